@@ -1,0 +1,37 @@
+"""Manifold graph metrics of self-supervised vision models: images → views → embeddings → NNK graph → metrics.
+
+Every public name is imported on first use, so ``import mgmlib`` costs next to nothing beyond Python itself.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> the module that defines it
+    "load_images": "data",
+    "Images": "data.images",
+    "views": "augment",
+    "load_model": "models",
+    "Encoder": "models",
+    "embed": "embed",
+    "Embeddings": "embed",
+    "nnk": "graph",
+    "NNKGraph": "graph",
+    "diameter": "metrics",
+    "affinity": "metrics",
+    "manifold_metrics": "metrics",
+    "calibrate": "metrics",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'mgmlib' has no attribute {name!r}")
+    value = getattr(import_module(f"mgmlib.{_HOME[name]}"), name)
+    globals()[name] = value  # the next access skips this function
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *_HOME])
