@@ -1,0 +1,69 @@
+# The whole project in a few commands. `make` alone lists them.
+#
+# PYTHON=python3.11   the interpreter that makes .venv
+# Nothing here depends on where the checkout lies; the package index is the only network that is used.
+
+PYTHON ?= python3.11
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+SPHINX := $(RUN) -c "from jupyter_book.cli.main import main; main()" build . -n -W --keep-going
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help book html test lint unit pages nbval check bench run packs lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
+
+book: $(VENV)/installed  ## install what is missing, execute every notebook, build the book
+	$(RUN) scripts/notebooks.py execute
+	@$(MAKE) html
+
+html: $(VENV)/installed  ## build the book from the committed outputs, warnings are errors
+	$(SPHINX)
+	@echo "The book is at $(CURDIR)/_build/html/index.html"
+
+test: $(VENV)/installed  ## everything: lint, unit tests, build, the pages in a browser, the notebooks' outputs
+	@$(MAKE) lint
+	@$(MAKE) unit
+	@$(MAKE) html
+	@$(MAKE) pages
+	@$(MAKE) nbval
+
+lint: $(VENV)/installed  ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+unit: $(VENV)/installed  ## unit and property tests
+	$(RUN) -m pytest --ignore=tests/browser --ignore=tests/benchmarks
+
+pages: $(VENV)/installed  ## look at the built pages in headless Chromium (light, dark, phone width)
+	$(RUN) scripts/browser.py
+	$(RUN) -m pytest tests/browser
+
+nbval: $(VENV)/installed  ## execute every notebook again and compare its outputs with the committed ones
+	JUPYTER_PREFER_ENV_PATH=1 $(RUN) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=900 \
+		--nbval-sanitize-with tests/nbval.cfg notebooks
+
+bench: $(VENV)/installed  ## the benchmarks: tests/benchmarks/bench_*.py
+	@set -e; for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) "$$script"; done
+
+run: $(VENV)/installed  ## your own run: make run NB=08 P="model=timm:resnet18 images=FOLDER" [F=FILE.yaml]
+	@$(RUN) scripts/notebooks.py run "$(NB)" -p "$$P" -f "$$F"
+
+packs: $(VENV)/installed  ## rebuild the image packs from their sources
+	$(RUN) scripts/packs/build.py
+
+lock: $(VENV)/installed  ## after a change of pyproject.toml: pin it in requirements.lock and environment.yml
+	$(RUN) scripts/lock.py
+
+clean:  ## remove the built book (not .venv, not runs/)
+	rm -rf _build
+
+# --no-build-isolation: the pinned setuptools of the lock builds the project, nothing else is downloaded.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
