@@ -1,0 +1,217 @@
+"""An on-disk cache of embeddings: row ranges, written atomically, checked when read.
+
+A *store* is the folder of one embedding, named by the sha256 of all that determines it. It holds
+
+- ``rows-START-STOP-CHECK.npy``, a shard: rows START to STOP, written when they have been computed;
+- ``all-CHECK.npy``, the whole, which replaces the shards once every row is there;
+- ``spec.json``, what the folder's name is the hash of, for people to read.
+
+CHECK is the beginning of the file's own sha256, so that a plain ``numpy.load`` opens it and a damaged file is known. Nothing
+is locked. Files appear under their name complete or not at all (``os.replace``), the whole appears before the shards go,
+and every writer computes the same rows: a process may be killed at any moment, and several may share a store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import time
+import uuid
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+_SHARD = re.compile(r"rows-(\d+)-(\d+)-([0-9a-f]{16})\.npy")
+_WHOLE = re.compile(r"all-([0-9a-f]{16})\.npy")
+_STALE = 3600  # seconds after which an unfinished file belongs to a run that was killed
+
+
+def cache_folder():
+    """Where embeddings are kept: ``$MGMLIB_CACHE``, else ``mgmlib`` in the user's cache folder of the platform."""
+    if os.environ.get("MGMLIB_CACHE"):
+        return Path(os.environ["MGMLIB_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mgmlib"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mgmlib" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mgmlib"
+
+
+class Store:
+    """The rows of one embedding, in memory and, where a folder is given, on disk.
+
+    Parameters
+    ----------
+    root : path or None
+        The cache; None keeps rows in memory only.
+    spec : dict
+        All that determines the rows; JSON values.
+    shape : (int, int)
+        Rows and columns.
+
+    Attributes
+    ----------
+    z : np.ndarray (rows, columns) float32
+        Rows that are not ``done`` are undefined.
+    done : np.ndarray (rows,) bool
+    """
+
+    def __init__(self, root, spec, shape):
+        canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        self.key = hashlib.sha256(canonical.encode()).hexdigest()
+        self.folder = None if root is None else Path(root) / "embeddings" / self.key
+        self.z, self.done = np.empty(shape, np.float32), np.zeros(shape[0], bool)
+        self._spec, self._seen, self._refreshed, self._pause = spec, set(), 0.0, 0.2
+        if self.folder is not None:
+            self._on_disk(self._open)
+            self.refresh()
+
+    def refresh(self):
+        """Take in what is on disk and was not met before; damaged files are removed, with a warning."""
+        if self.folder is None:
+            return
+        started = time.monotonic()
+        names = self._names()
+        for name in sorted(names - self._seen):  # "all-" sorts before "rows-"
+            if self.done.all():
+                break
+            self._take_in(name)
+        self._seen |= names
+        self._refreshed = time.monotonic()
+        self._pause = max(0.2, 20 * (self._refreshed - started))
+
+    def has(self, start, stop):
+        """Whether rows start to stop are there, computed by this process or, as of a moment ago, by another one."""
+        if time.monotonic() - self._refreshed > self._pause:
+            self.refresh()
+        return bool(self.done[start:stop].all())
+
+    def put(self, start, stop, rows):
+        """Keep rows; True where another process had put the same range on disk before."""
+        self.z[start:stop], self.done[start:stop] = rows, True
+        met = False
+        if self.folder is not None:
+            data = _npy(self.z[start:stop])
+            name = f"rows-{start:09d}-{stop:09d}-{_check(data)}.npy"
+            met = (self.folder / name).exists()
+            if not met:
+                self._on_disk(lambda: self._write(name, data))
+                self._seen.add(name)
+        return met
+
+    def finish(self):
+        """Replace the shards of a complete store by one file."""
+        if not self.done.all():
+            raise RuntimeError(
+                f"cannot finish: {int((~self.done).sum())} of {len(self.done)} rows are missing"
+            )
+        if self.folder is not None:
+            self._on_disk(self._consolidate)
+
+    def missing(self, batch_size):
+        """Ranges (start, stop) that are not done, cut at multiples of ``batch_size``, in order."""
+        edges = np.flatnonzero(np.diff(np.concatenate(([True], self.done, [True])).astype(np.int8)))
+        return [
+            (start, min(stop, (start // batch_size + 1) * batch_size))
+            for first, stop in edges.reshape(-1, 2).tolist()
+            for start in (first, *range((first // batch_size + 1) * batch_size, stop, batch_size))
+        ]
+
+    def _open(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "spec.json").exists():
+            self._write("spec.json", json.dumps(self._spec, sort_keys=True, indent=1).encode())
+        for file in self.folder.glob(".tmp-*"):
+            try:
+                if time.time() - file.stat().st_mtime > _STALE:
+                    file.unlink()
+            except FileNotFoundError:
+                continue  # finished or removed by another process meanwhile
+
+    def _names(self):
+        try:
+            return {
+                name for name in os.listdir(self.folder) if _SHARD.fullmatch(name) or _WHOLE.fullmatch(name)
+            }
+        except FileNotFoundError:
+            return set()
+
+    def _take_in(self, name):
+        shard = _SHARD.fullmatch(name)
+        start, stop = (int(shard[1]), int(shard[2])) if shard else (0, len(self.done))
+        if stop > len(self.done) or start >= stop or self.done[start:stop].all():
+            return
+        try:
+            data = (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return  # another process has put the whole in its place, and the next refresh finds that
+        rows = _rows(data, name.rpartition("-")[2][:16], (stop - start, self.z.shape[1]))
+        if rows is None:
+            warnings.warn(
+                f"damaged file in the embedding cache, computed again: {self.folder / name}",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            self._on_disk(lambda: (self.folder / name).unlink(missing_ok=True))
+        else:
+            self.z[start:stop], self.done[start:stop] = rows, True
+
+    def _consolidate(self):
+        names = self._names()
+        if not any(_WHOLE.fullmatch(name) for name in names):
+            data = _npy(self.z)
+            self._write(f"all-{_check(data)}.npy", data, durable=True)
+        for name in names:
+            if _SHARD.fullmatch(name):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def _write(self, name, data, durable=False):
+        """Write a file that appears under its name complete or not at all."""
+        draft = self.folder / f".tmp-{uuid.uuid4().hex}"
+        try:
+            with open(draft, "wb") as file:
+                file.write(data)
+                if durable:  # the shards go after this: the whole must outlive a power cut, too
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(draft, self.folder / name)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+
+    def _on_disk(self, action):
+        """Run an action that writes; where the disk refuses, say so once and go on without a cache."""
+        try:
+            action()
+        except OSError as error:
+            warnings.warn(
+                f"the embedding cache {self.folder} cannot be written ({error}); going on without it: what is computed "
+                f"from here on is lost if this run ends early. Free some space, or give another folder: cache=PATH or "
+                f"$MGMLIB_CACHE",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            self.folder = None
+
+
+def _npy(rows):
+    file = io.BytesIO()
+    np.save(file, rows, allow_pickle=False)
+    return file.getbuffer()
+
+
+def _check(data):
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _rows(data, check, shape):
+    """The array in the bytes of a .npy file, or None where checksum, type or shape are not as expected."""
+    if _check(data) != check:
+        return None
+    rows = np.load(io.BytesIO(data), allow_pickle=False)
+    return rows if rows.dtype == np.float32 and rows.shape == shape else None
