@@ -4,7 +4,6 @@ import base64
 import hashlib
 import os
 import struct
-import sys
 from pathlib import Path
 
 import jupytext
@@ -54,19 +53,13 @@ def normalise(notebook):
 
 
 def clean(output):
-    """One output with no path of this machine and no time stamp; None for progress bars and warnings."""
-    if output.output_type == "stream":
-        if output.name == "stderr":  # progress and warnings: they depend on the machine
-            return None
-        output.text = without_paths(output.text)
-    elif output.output_type in ("display_data", "execute_result"):
-        if WIDGET in output.data:
-            return None
-        for mime, content in output.data.items():
-            if mime.endswith("image/png"):
-                output.data[mime] = base64.b64encode(plain_png(base64.b64decode(content))).decode()
-            elif isinstance(content, str):
-                output.data[mime] = without_paths(content)
+    """One output without time stamps; None for progress bars and warnings, which depend on the machine."""
+    data = output.get("data", {})
+    if output.get("name") == "stderr" or WIDGET in data:
+        return None
+    for mime in data:
+        if mime.endswith("image/png"):
+            data[mime] = base64.b64encode(plain_png(base64.b64decode(data[mime]))).decode()
     return output
 
 
@@ -80,13 +73,6 @@ def merged(outputs):
         else:
             joined.append(output)
     return joined
-
-
-def without_paths(text):
-    """A text with the places of this checkout and of this Python made relative."""
-    for place in (f"{ROOT}{os.sep}", f"{sys.prefix}{os.sep}", f"{Path.home()}{os.sep}"):
-        text = text.replace(place, "")
-    return text
 
 
 def plain_png(image):

@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import papermill
 from notebook_parameters import ParameterError, declared, read_values
 from notebook_twins import ROOT, differences, normalise, read_source, write
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "runs"
@@ -80,6 +82,7 @@ def run_notebook(notebook, output=None, parameters=None):
         kernel_name="python3",
         progress_bar=output is not None,
         start_timeout=180,
+        config=Config(KernelManager={"transport_encryption": "auto"}),
     )
 
 
@@ -105,6 +108,7 @@ def as_page(path):
     """A notebook as one HTML file that any browser shows."""
     from nbconvert import HTMLExporter
 
+    warnings.filterwarnings("ignore", "Your element with mimetype")  # glued numbers have no look of their own
     body, _ = HTMLExporter().from_filename(str(path))
     page = path.with_suffix(".html")
     page.write_text(body, encoding="utf-8")

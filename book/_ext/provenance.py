@@ -1,7 +1,7 @@
-"""The directive `{provenance}`: what the last run of each notebook here took, where and with what versions.
+"""The directive `{provenance}`: what the last run of each notebook here took, and with what versions.
 
-The figures come from `_build/provenance/*.json`, which `make book` writes. They change with every run, so they are
-never committed: a book built from the committed outputs alone says so instead.
+The figures come from `_build/provenance/*.json`, which `make book` writes. They change with every run, so they
+are never committed: a book built from the committed outputs alone says so instead.
 """
 
 import json
@@ -21,13 +21,17 @@ class Provenance(Directive):
         folder = Path(environment.srcdir, "_build", "provenance")
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         if not runs:
-            text = "This copy was built from the committed outputs: no notebook was executed where it was built."
+            text = (
+                "This copy was built from the committed outputs: no notebook was executed where it was built."
+            )
             return [nodes.paragraph(text=text)]
         columns = ("notebook", "started", "seconds", "device", "commit")
         rows = [[str(run[column]) for column in columns] for run in runs]
         last = max(runs, key=lambda run: run["started"])
         versions = {"Python": last["python"], **last["versions"]}
-        total = nodes.paragraph(text=f"All notebooks together took {sum(run['seconds'] for run in runs):.0f} s.")
+        total = nodes.paragraph(
+            text=f"All notebooks together took {sum(run['seconds'] for run in runs):.0f} s."
+        )
         return [table(columns, rows), total, table(("package", "version"), versions.items())]
 
 
