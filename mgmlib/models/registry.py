@@ -7,10 +7,10 @@ from importlib import import_module
 
 from torch import nn
 
-from mgmlib.augment import Preprocessing
 from mgmlib.models.encoder import Encoder
+from mgmlib.steps import Preprocessing
 
-# A name, or a prefix that ends in ":", to the function that builds it: (rest of the name, **options) -> Encoder.
+# A name, or a prefix that ends in ":", to the module and function that build it.
 MODELS = {
     "timm:": ("timm_models", "timm_encoder"),
     "efficientnet-lite0": ("efficientnet_lite0", "efficientnet_lite0"),
@@ -30,24 +30,27 @@ def load_model(
     mean=None,
     std=None,
 ):
-    """An encoder, ready to embed: images (B, 3, H, W) in [0, 1] to (B, d), its own normalisation inside, in eval mode.
+    """An encoder in eval mode: images (B, 3, H, W) in [0, 1] to (B, d), its own normalisation inside.
 
     Parameters
     ----------
     name : str or torch.nn.Module
-        ``"timm:NAME"``, any timm architecture, its pooled features before the classifier; ``"efficientnet-lite0"``, with
-        the ImageNet weights that a Python package ships; or a module of your own, that takes normalised images.
+        ``"timm:NAME"``, any timm architecture, its pooled features before the classifier;
+        ``"efficientnet-lite0"``, with the ImageNet weights that a Python package ships; or a module of your
+        own, that takes normalised images.
     weights : {"pretrained", "random"} or path
-        Published weights; initial weights drawn from ``seed``; or a safetensors or torch file, read without running any
-        of it, whose keys and shapes must all agree (a classifier in the file that the encoder lacks is left out).
+        Published weights; initial weights drawn from ``seed``; or a safetensors or torch file, read without
+        running any of it, whose keys and shapes must all agree (a classifier that the encoder lacks is left
+        out).
     seed : int
         For ``weights="random"``. The global generator is neither used nor changed.
     layer : str, optional
-        Dotted name of a submodule whose output is the embedding, such as ``"layer3"``; see `mgmlib.models.layers`.
-        A classifier's name gives its logits.
+        Dotted name of a submodule whose output is the embedding, such as ``"layer3"``; `mgmlib.models.layers`
+        lists the stages. A classifier's name gives its logits.
     pool : {"auto", "mean", "token", "flatten"}
-        How maps and token sequences become one vector. ``auto``: maps (B, C, H, W) are averaged over positions; sequences
-        (B, T, C) give their class token where the network has one, else the mean over positions.
+        How maps and token sequences become one vector. ``auto``: maps (B, C, H, W) are averaged over
+        positions; sequences (B, T, C) give their class token where the network has one, else the mean over
+        positions.
     input_size : int, optional
         Side of the input in pixels; required for a module, the model's own for a name.
     resize : int, optional

@@ -11,9 +11,9 @@ import urllib.request
 
 import torch
 
-from mgmlib.augment import Preprocessing
 from mgmlib.models.encoder import Encoder
 from mgmlib.models.weights import load_strict, read_weights, seeded
+from mgmlib.steps import Preprocessing
 
 
 def timm_encoder(name, *, weights, seed, layer, pool, input_size):
@@ -23,7 +23,7 @@ def timm_encoder(name, *, weights, seed, layer, pool, input_size):
     if not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=5)
         raise ValueError(
-            f"name='timm:{name}': timm {timm.__version__} has no such model; close: {', '.join(close) or 'none'}"
+            f"name='timm:{name}': timm {timm.__version__} has no such model; close: {', '.join(close)}"
         )
     config = timm.get_pretrained_cfg(name)  # None where a tag is unknown
     if config is None:
@@ -77,7 +77,7 @@ def _is_head(config, layer):
 
 
 def _pretrained(name, config, build):
-    """timm's pretrained weights, from the local cache or the network; a clear error, soon, where there is neither."""
+    """The published weights, from the local cache or the network; where there is neither, an error, soon."""
     import timm
 
     overlay = {}
@@ -107,13 +107,13 @@ def _pretrained(name, config, build):
     except (OSError, RuntimeError) as error:
         raise RuntimeError(
             f"weights='pretrained' of 'timm:{name}' could not be had: {error}\n"
-            f"Pass weights='random' (with seed=), or weights=PATH to a safetensors or torch file, or fill timm's cache "
-            f"once on a machine with a network: timm.create_model({name!r}, pretrained=True)."
+            f"Pass weights='random' (with seed=), or weights=PATH to a safetensors or torch file, or fill "
+            f"timm's cache once where there is a network: timm.create_model({name!r}, pretrained=True)."
         ) from error
 
 
 def _reach(address, timeout=5):
-    """Raise OSError, in seconds, where the host of an address cannot be reached: the hub's own retries take a minute."""
+    """Raise OSError, in seconds, where a host cannot be reached: the hub's own retries take a minute."""
     try:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=timeout).close()
     except urllib.error.HTTPError:

@@ -47,7 +47,7 @@ def read_weights(path):
 
 
 def load_strict(net, state, source, drop=()):
-    """Load a state dict into a network; every key and shape must agree, save keys under the prefixes in ``drop``."""
+    """Load a state dict; all keys and shapes must agree, save keys under the prefixes in ``drop``."""
     own = net.state_dict()
     extra = [k for k in state if k not in own]
     unexpected = [k for k in extra if not any(k == d or k.startswith(f"{d}.") for d in drop)]
