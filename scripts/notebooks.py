@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import papermill
-from notebook_parameters import ParameterError, declared, read_values
-from notebook_twins import ROOT, differences, normalise, read_source, write
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
+
+from notebook_parameters import ParameterError, declared, read_values
+from notebook_twins import ROOT, differences, normalise, read_source, write
 
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "runs"

@@ -1,7 +1,7 @@
-"""The directive `{provenance}`: what the last run of each notebook here took, and with what versions.
+"""The directive `{provenance}`: what the last run of each notebook here took, with which versions.
 
-The figures come from `_build/provenance/*.json`, which `make book` writes. They change with every run, so they
-are never committed: a book built from the committed outputs alone says so instead.
+The figures come from `_build/provenance/*.json`, which `make book` writes. They change with every run, so
+they are never committed: a book built from the committed outputs alone says so instead.
 """
 
 import json

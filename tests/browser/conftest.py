@@ -35,11 +35,13 @@ def pages():
 
 
 def pytest_generate_tests(metafunc):
-    """A test that takes a `page` runs once for each."""
+    """A test that takes a `page` runs once for each; one that takes a `chapter`, for each notebook's page."""
+    built = pages()
+    assert built, f"no page under {BOOK}; build the book first (make html)"
     if "page" in metafunc.fixturenames:
-        built = pages()
-        assert built, f"no page under {BOOK}; build the book first (make html)"
         metafunc.parametrize("page", built)
+    if "chapter" in metafunc.fixturenames:
+        metafunc.parametrize("chapter", [page for page in built if page.startswith("notebooks")])
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import base64
 import re
 
-import pytest
 from conftest import BOOK, SCREENSHOTS
 
 DESK, PHONE = 1280, 390
@@ -52,21 +51,15 @@ def test_page_is_whole(show, page):
     assert typeset >= formulas, f"{formulas - typeset} of {formulas} formulas on {page} are not typeset"
 
 
-def test_notebook_page_shows_figures_and_offers_the_notebook(show, page):
+def test_chapter_shows_figures_and_offers_its_notebook(show, chapter):
     """A chapter has at least one figure, and its download button leads to a real notebook."""
-    if not page.startswith("notebooks/"):
-        pytest.skip("a page of prose")
-    browser = show(page, DESK)
-    figures = browser.execute_script(
-        "return document.querySelectorAll('.bd-article .cell_output img').length"
-    )
-    assert figures > 0, f"{page} shows no figure"
-    link = browser.execute_script(
-        "return document.querySelector('a[href$=\".ipynb\"]')?.getAttribute('href')"
-    )
-    assert link and (BOOK / page).parent.joinpath(link).resolve().is_file(), (
-        f"{page} offers no notebook: {link}"
-    )
+    browser = show(chapter, DESK)
+    count = "return document.querySelectorAll('.bd-article .cell_output img').length"
+    assert browser.execute_script(count) > 0, f"{chapter} shows no figure"
+    button = "return document.querySelector('a[href$=\".ipynb\"]')?.getAttribute('href')"
+    link = browser.execute_script(button)
+    assert link, f"{chapter} has no download button"
+    assert (BOOK / chapter).parent.joinpath(link).resolve().is_file(), f"{chapter} offers no notebook: {link}"
 
 
 def test_page_in_both_themes(show, page):
