@@ -20,6 +20,8 @@ _HOME = {  # public name -> the module that defines it
     "diameter": "metrics",
     "affinity": "metrics",
     "manifold_metrics": "metrics",
+    "point_metrics": "metrics",
+    "Calibration": "metrics",
     "calibrate": "metrics",
 }
 __all__ = sorted(_HOME)

@@ -1,0 +1,5 @@
+"""Embeddings → neighbours → NNK weights."""
+
+from mgmlib.graph.nnk import NNKGraph, nnk
+
+__all__ = ["NNKGraph", "nnk"]

@@ -1,0 +1,228 @@
+"""Non-negative kernel (NNK) neighbourhoods: which of the nearest points a point really needs."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from mgmlib.graph import authors, lawson_hanson, tableau
+from mgmlib.graph.duplicates import representatives
+from mgmlib.graph.neighbors import as_rows, neighborhoods
+from mgmlib.graph.points import check_groups, check_points
+
+SOLVERS = ("exact", "authors")
+DUPLICATES = ("merge", "keep", "error")
+KKT_TOLERANCE = 1e-9  # an exact row whose residual is larger counts as not converged
+TABLEAU_ROWS = 256  # points that pivot together on the CPU: their tableaux stay in its cache
+
+
+@dataclass(frozen=True)
+class NNKGraph:
+    """NNK neighbourhoods of Q queries among N points; every array is numpy, on the CPU.
+
+    Attributes
+    ----------
+    queries : (Q,) int64 rows of ``z``.
+    indices : (Q, k) int64 candidate rows of ``z``, nearest first, −1 where a group has fewer.
+    weights : (Q, k) float64 θ ≥ 0.
+    kkt : (Q,) float64, largest violation of the optimality conditions, in kernel units (0…1).
+    converged : (Q,) bool: optimal to `KKT_TOLERANCE` ("exact"), every factorisation sound ("authors").
+    n_duplicates : int, rows that repeat an earlier row of their group.
+    n_points : int, N.
+    groups : (N,) int64 group codes, or None for one set.
+    settings : dict of the parameters that made the graph.
+    """
+
+    queries: np.ndarray
+    indices: np.ndarray
+    weights: np.ndarray
+    kkt: np.ndarray
+    converged: np.ndarray
+    n_duplicates: int
+    n_points: int
+    groups: np.ndarray | None
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def support(self):
+        """(Q, k) bool: the candidates that are neighbours, θ > tol."""
+        return self.weights > self.settings["tol"]
+
+    @property
+    def n_neighbors(self):
+        """(Q,) int64 number of neighbours: the raw intrinsic dimension of each query."""
+        return self.support.sum(1)
+
+    def neighbors(self, i):
+        """Rows of ``z`` that are neighbours of query number ``i``, nearest first."""
+        return self.indices[i][self.support[i]]
+
+    def __repr__(self):
+        return (
+            f"NNKGraph({len(self.queries)} queries, k={self.settings['k']}, {self.settings['kernel']}, "
+            f"{self.settings['solver']}: {self.n_neighbors.mean():.1f} neighbours on average, "
+            f"{self.n_duplicates} duplicates, {(~self.converged).sum()} not converged)"
+        )
+
+
+def nnk(
+    z,
+    k=50,
+    *,
+    groups=None,
+    queries=None,
+    solver="exact",
+    kernel="cosine",
+    bandwidth=None,
+    duplicates="merge",
+    tol=1e-6,
+    engine=None,
+    device=None,
+    threads=None,
+    block_bytes=2**28,
+):
+    """NNK neighbourhood of each query (Shekkizhar & Ortega 2020, arXiv 1910.09383).
+
+    θ* = argmin_{θ≥0} ½ θᵀ K_SS θ − k_Sqᵀ θ, with S the query's k nearest others, never the query itself.
+
+    Parameters
+    ----------
+    z : (N, d) array or tensor.
+    k : number of candidates; a group of n distinct points offers at most n − 1.
+    groups : (N,) int, optional. Candidates come from the query's own group only.
+    queries : (Q,) int rows, optional. All rows by default.
+    solver : "exact" (the optimum, with its residual) or "authors" (the published code's pruning rule).
+    kernel, bandwidth : "cosine" (½ + ½ cos) or "rbf" with standard deviation ``bandwidth``.
+    duplicates : "merge" (copies are one point: one candidate, and never their own neighbour; every copy gets
+        the same neighbourhood), "keep" (rows as they are) or "error".
+    tol : a neighbour is a candidate with θ > tol.
+    engine : how "exact" is computed: "numba" (CPU) or "torch" (any device; rows that its pivots leave above
+        the tolerance are redone by numba). By default numba on the CPU, torch elsewhere.
+    device : where to compute; the device of ``z`` by default.
+    threads : CPU threads of the solver; what torch uses by default.
+    block_bytes : bound on each block of working memory; results do not depend on it.
+
+    Returns
+    -------
+    NNKGraph
+
+    Raises
+    ------
+    ValueError
+        For a bad argument; a NaN, Inf or zero row (named); a group with fewer than 3 distinct points (named).
+    """
+    _check_options(k, solver, duplicates, tol, engine)
+    points = check_points(z, kernel, bandwidth, device)
+    codes, names = check_groups(groups, len(points))
+    queries = as_rows(queries, len(points))
+    first = representatives(points, codes)
+    copy = first != np.arange(len(first))
+    _check_distinct(codes, names, copy, queries, grouped=groups is not None)
+    if duplicates == "error" and copy.any():
+        row = int(np.flatnonzero(copy)[0])
+        raise ValueError(
+            f"z: row {row} repeats row {first[row]} ({copy.sum()} duplicates), and duplicates='error'"
+        )
+    if duplicates == "merge":
+        present = np.where(copy, -1, codes)
+        asked, back = np.unique(first[queries], return_inverse=True)
+    else:
+        present = codes
+        asked, back = np.unique(queries, return_inverse=True)
+
+    engine = engine or ("numba" if points.device.type == "cpu" else "torch")
+    solve = _Solve(solver, engine, tol, threads or torch.get_num_threads())
+    place = np.full(len(points), -1)
+    place[asked] = np.arange(len(asked))
+    indices = np.full((len(asked), k), -1)
+    weights, kkt = np.zeros((len(asked), k)), np.zeros(len(asked))
+    converged = np.zeros(len(asked), dtype=bool)
+    for block in neighborhoods(points, present, asked, k, block_bytes):
+        theta, residual, sound = solve(block.kernel, block.target)
+        at, m = place[block.queries.cpu().numpy()], theta.shape[1]
+        indices[at, :m], weights[at, :m] = block.candidates.cpu().numpy(), theta.cpu().numpy()
+        kkt[at], converged[at] = residual.cpu().numpy(), sound.cpu().numpy()
+    settings = dict(k=k, solver=solver, kernel=kernel, bandwidth=bandwidth, duplicates=duplicates, tol=tol)
+    every = NNKGraph(
+        queries=asked,
+        indices=indices,
+        weights=weights,
+        kkt=kkt,
+        converged=converged,
+        n_duplicates=int(copy.sum()),
+        n_points=len(points),
+        groups=None if groups is None else codes,
+        settings=settings | dict(engine=engine),
+    )
+    return replace(
+        every,
+        queries=queries,
+        indices=indices[back],
+        weights=weights[back],
+        kkt=kkt[back],
+        converged=converged[back],
+    )
+
+
+@dataclass(frozen=True)
+class _Solve:
+    """Neighbourhood blocks → weights (B, m), KKT residual (B,), converged (B,)."""
+
+    solver: str
+    engine: str
+    tol: float
+    threads: int
+
+    def __call__(self, kernel, target):
+        if self.solver == "authors":
+            theta, sound = authors.solve(kernel, target, self.tol)
+            return theta, _residual(kernel, target, theta), sound
+        if self.engine == "numba":
+            theta = self._exactly(kernel, target)
+        else:
+            rows = TABLEAU_ROWS if kernel.device.type == "cpu" else len(kernel)
+            pairs = zip(kernel.split(rows), target.split(rows), strict=True)
+            theta = torch.cat([tableau.solve(*pair) for pair in pairs])
+            redo = _residual(kernel, target, theta) > KKT_TOLERANCE
+            if redo.any():
+                theta[redo] = self._exactly(kernel[redo], target[redo])
+        residual = _residual(kernel, target, theta)
+        return theta, residual, residual <= KKT_TOLERANCE
+
+    def _exactly(self, kernel, target):
+        theta = lawson_hanson.solve(kernel.cpu().numpy(), target.cpu().numpy(), self.threads)
+        return torch.as_tensor(theta, device=kernel.device)
+
+
+def _residual(kernel, target, theta):
+    """Largest violation of: gradient = 0 where θ > 0, gradient ≥ 0 elsewhere."""
+    gradient = (kernel @ theta[:, :, None])[:, :, 0] - target
+    return torch.where(theta > 0, gradient.abs(), (-gradient).clamp_min(0)).amax(1)
+
+
+def _check_options(k, solver, duplicates, tol, engine):
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k: expected a positive integer, got {k!r}")
+    if not 0 <= tol < 1:
+        raise ValueError(f"tol: expected a number in [0, 1), got {tol!r}")
+    for name, value, known in (
+        ("solver", solver, SOLVERS),
+        ("duplicates", duplicates, DUPLICATES),
+        ("engine", engine, (None, "numba", "torch")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, known))}")
+
+
+def _check_distinct(codes, names, copy, queries, grouped):
+    """A neighbourhood needs three distinct points: the query and two to choose between."""
+    distinct = np.bincount(codes[~copy], minlength=len(names))
+    asked = np.unique(codes[queries])
+    poor = asked[distinct[asked] < 3]
+    if len(poor):
+        rows = int((codes == poor[0]).sum())
+        where = f"group {names[poor[0]]}" if grouped else "the set"
+        more = f", and {len(poor) - 1} more groups too few" if len(poor) > 1 else ""
+        raise ValueError(
+            f"z: {where} has {distinct[poor[0]]} distinct points ({rows} rows), NNK needs at least 3{more}"
+        )

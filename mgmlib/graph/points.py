@@ -1,0 +1,117 @@
+"""Points at the door: validated once, then served as float64 rows in the geometry of the kernel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+KERNELS = ("cosine", "rbf")
+LARGEST = 1e100  # coordinates beyond it would leave the float64 range once squared (RBF)
+
+
+@dataclass(frozen=True)
+class Points:
+    """N validated points on one device.
+
+    ``raw`` is (N, d) in the caller's floating type. `rows` serves float64 rows: unit vectors for the cosine
+    kernel; for the RBF kernel, rows less their mean (distances do not see the shift, rounding does).
+    """
+
+    raw: torch.Tensor
+    kernel: str
+    bandwidth: float | None
+    peak: torch.Tensor  # (N, 1) float64, power of two: divides a row first, so that its norm cannot overflow
+    norm: torch.Tensor  # (N, 1) float64: norm of the row so divided (cosine), 1 (rbf)
+    shift: torch.Tensor  # (1, d) float64: 0 (cosine), the mean (rbf)
+
+    def __len__(self):
+        return self.raw.shape[0]
+
+    @property
+    def device(self):
+        """Where the points live, and all that is computed from them."""
+        return self.raw.device
+
+    @property
+    def resolution(self):
+        """Distance under which two points are one: normalising rounds each of them by about one eps."""
+        return 4 * torch.finfo(self.raw.dtype).eps
+
+    def rows(self, ids):
+        """Float64 rows at ``ids`` (any shape): (*ids.shape, d)."""
+        return (self.raw[ids].double() / self.peak[ids] - self.shift) / self.norm[ids]
+
+    def gram(self, ids, center=False):
+        """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) float64."""
+        rows = self.rows(ids)
+        if center:
+            rows = rows - rows.mean(-2, keepdim=True)
+        return rows @ rows.mT
+
+    def kernel_values(self, gram, left, right):
+        """Kernel values from inner products and the squared norms ``left``, ``right`` of their sides."""
+        if self.kernel == "cosine":
+            return 0.5 + 0.5 * gram
+        squared = (left + right - 2 * gram).clamp_min(0)
+        return torch.exp(squared / (-2 * self.bandwidth**2))
+
+
+def check_points(z, kernel="cosine", bandwidth=None, device=None):
+    """Validate ``z`` (N, d) and return `Points`.
+
+    Parameters
+    ----------
+    z : (N, d) array or tensor of real numbers; integers and half precision are taken as float32.
+    kernel : "cosine" (½ + ½ cos, scale-free) or "rbf" (exp(−‖a−b‖²/2σ²)).
+    bandwidth : σ of the RBF kernel, in the units of ``z``.
+    device : where to compute; the device of ``z`` by default.
+
+    Raises
+    ------
+    ValueError
+        If ``z`` has another shape, a NaN, an infinite or (cosine) a zero row: the row is named.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel: got {kernel!r}, expected one of {', '.join(KERNELS)}")
+    if kernel == "rbf" and not (bandwidth and np.isfinite(bandwidth) and bandwidth > 0):
+        raise ValueError(f"bandwidth: the RBF kernel needs a positive number, got {bandwidth!r}")
+    raw = torch.as_tensor(z, device=device).detach()
+    if raw.ndim != 2 or not raw.shape[1]:
+        raise ValueError(f"z: expected shape (N, d) with d ≥ 1, got {tuple(raw.shape)}")
+    if raw.is_complex():
+        raise ValueError(f"z: expected real numbers, got {raw.dtype}")
+    if raw.dtype not in (torch.float32, torch.float64):
+        raw = raw.float()
+    _refuse(~torch.isfinite(raw).all(1), "holds NaN or Inf")
+    largest = raw.abs().amax(1, keepdim=True).double()
+    ones = torch.ones_like(largest)
+    if kernel == "rbf":
+        _refuse(largest[:, 0] > LARGEST, f"holds a coordinate beyond {LARGEST:g}")
+        return Points(raw, kernel, float(bandwidth), ones, ones, raw.double().mean(0, keepdim=True))
+    _refuse(largest[:, 0] == 0, "is the zero vector, which has no direction (cosine kernel)")
+    peak = torch.exp2(torch.floor(torch.log2(largest)))
+    norm = torch.cat([(r.double() / p).norm(dim=1, keepdim=True) for r, p in _in_blocks(raw, peak)])
+    return Points(raw, kernel, None, peak, norm, torch.zeros(1, raw.shape[1], device=raw.device))
+
+
+def _in_blocks(raw, peak, rows=8192):
+    """Blocks of rows, so that the float64 copy is never as large as the input."""
+    return zip(raw.split(rows), peak.split(rows), strict=True)
+
+
+def _refuse(bad, what):
+    if bad.any():
+        rows = torch.nonzero(bad)[:, 0].tolist()
+        shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+        raise ValueError(f"z: row {shown} {what} ({len(rows)} of {len(bad)} rows)")
+
+
+def check_groups(groups, n):
+    """Return ``groups`` as (n,) int64 codes 0…G−1 and the (G,) original names; one group when None."""
+    if groups is None:
+        return np.zeros(n, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    groups = np.asarray(groups.cpu() if isinstance(groups, torch.Tensor) else groups)
+    if groups.shape != (n,):
+        raise ValueError(f"groups: expected shape ({n},), one per row of z, got {groups.shape}")
+    names, codes = np.unique(groups, return_inverse=True)
+    return codes.astype(np.int64), names

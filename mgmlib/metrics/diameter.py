@@ -1,0 +1,36 @@
+"""Invariance–equivariance: how far apart the neighbours of a point lie."""
+
+import torch
+
+from mgmlib.graph.tiles import in_chunks
+from mgmlib.metrics.polytopes import BLOCK_BYTES, by_query, polytopes
+
+
+def diameter(graph, z):
+    """Diameter of each NNK polytope, max over i, j ∈ N(q) of ‖z_i − z_j‖.
+
+    Small: the map contracts, it is invariant. Large: it spreads, it is equivariant.
+
+    Parameters
+    ----------
+    graph : NNKGraph with Q queries.
+    z : (N, d) array or tensor it was made from; normalised here when the kernel is cosine.
+
+    Returns
+    -------
+    (Q,) float64 array, in [0, 2] for the cosine kernel, in units of ``z`` for RBF; 0 for a single neighbour.
+    """
+    return by_query(graph, len(z), ((tile.rows, _diameters(tile)) for tile in polytopes(graph, z, hops=1)))
+
+
+def _diameters(tile):
+    found = []
+    width = tile.neighbors.shape[2]
+    for part in in_chunks(tile.queries, 32 * width * width, BLOCK_BYTES):
+        t, q = part.unbind(1)
+        near, present = tile.neighbors[t, q], tile.present[t, q]
+        i, j, t = near[:, :, None], near[:, None, :], t[:, None, None]
+        squared = tile.gram[t, i, i] + tile.gram[t, j, j] - 2 * tile.gram[t, i, j]
+        squared = squared * (present[:, :, None] & present[:, None, :])
+        found.append(squared.clamp_min(0).amax((1, 2)).sqrt())
+    return torch.cat(found).cpu().numpy()
