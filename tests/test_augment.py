@@ -1,6 +1,7 @@
 """Views: the draws, the kernels against torchvision, and what a view may depend on."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_crop_of_an_extreme_shape_falls_back_as_torchvision_does(height, width):
         top, left, h, w = Crop().draw(g, height, width)
         assert 0 <= top <= height - h and 0 <= left <= width - w and h > 0 and w > 0
     if (height, width) == (10, 400):
-        assert (10, 13) == Crop().draw(g, height, width)[2:]  # 13 = round(10 * 4/3), as no drawn box fits
+        assert Crop().draw(g, height, width)[2:] == (10, 13)  # 13 = round(10 * 4/3), as no drawn box fits
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])
@@ -209,7 +210,7 @@ def test_effect_grows_with_strength(pictures, setting):
         .mean()
         for s in (0.0, 0.1, 0.3, 0.6, 1.0)
     ]
-    assert effect[0] == 0 and all(a < b for a, b in zip(effect, effect[1:], strict=False)), effect
+    assert effect[0] == 0 and all(a < b for a, b in pairwise(effect)), effect
 
 
 @pytest.mark.parametrize("setting", AUGMENTING)

@@ -63,6 +63,7 @@ class Encoder(nn.Module):
             self.register_buffer(
                 buffer, torch.tensor(values, device=device).view(1, 3, 1, 1), persistent=False
             )
+        self.training = net.training
         self.dim = self.probe().shape[1]
 
     def forward(self, images):
@@ -73,7 +74,12 @@ class Encoder(nn.Module):
             )
         x = (images - self.mean) / self.std
         output = self.net(x) if self.layer is None else run_to(self.net, self.layer, x)
-        return pooled(self.net, output, self.pool)
+        z = pooled(self.net, output, self.pool)
+        if len(z) != len(images):
+            raise ValueError(
+                f"layer={self.layer!r}: gave {len(z)} vectors for {len(images)} images; choose another"
+            )
+        return z
 
     def at(self, layer, pool="auto"):
         """The same network, sharing its weights, read out at another layer."""

@@ -52,7 +52,7 @@ def _candidates(net, prefix=""):
             names += _candidates(child, f"{prefix}{name}.")
         elif (
             name not in _HEADS
-            and "Norm" not in type(child).__name__
+            and not _NORM.match(type(child).__name__)
             and any(True for _ in child.parameters())
         ):
             names.append(prefix + name)
@@ -101,7 +101,7 @@ def pooled(net, output, pool="auto"):
     net : torch.nn.Module
         The network: says whether tokens begin with a class token, and where channels are.
     output : torch.Tensor
-        (B, d): returned as it is. (B, C, H, W), or (B, H, W, C) for timm networks that say so: a spatial map.
+        (B, d): returned as it is. (B, C, H, W) or (B, H, W, C), told apart by H = W: a spatial map.
         (B, T, C): a sequence of tokens.
     pool : {"auto", "mean", "token", "flatten"}
         ``mean``: average over positions, prefix tokens left out. ``token``: the class token. ``auto``: the
@@ -120,8 +120,16 @@ def pooled(net, output, pool="auto"):
     if output.ndim == 2 or pool == "flatten":
         return output.flatten(1)
     if output.ndim == 4:
-        return output.mean((1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else (2, 3))
+        return output.mean((1, 2) if _channels_last(net, output) else (2, 3))
     return output[:, 0] if prefix and pool in ("auto", "token") else output[:, prefix:].mean(1)
+
+
+def _channels_last(net, output):
+    """Whether a map is (B, H, W, C): inputs are square, so that two equal sides tell; else the network does."""
+    _, first, second, third = output.shape
+    if (first == second) != (second == third):
+        return first == second
+    return getattr(net, "output_fmt", "NCHW") == "NHWC"
 
 
 def _n_prefix_tokens(net, output):

@@ -20,15 +20,7 @@ def timm_encoder(name, *, weights, seed, layer, pool, input_size):
     """An Encoder of the timm model ``name`` (with or without a ``.tag``); see `mgmlib.load_model`."""
     import timm
 
-    if not timm.is_model(name.split(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=5)
-        raise ValueError(
-            f"name='timm:{name}': timm {timm.__version__} has no such model; close: {', '.join(close)}"
-        )
-    config = timm.get_pretrained_cfg(name)  # None where a tag is unknown
-    if config is None:
-        known = timm.list_pretrained(name.split(".")[0] + ".*") or ["none"]
-        raise ValueError(f"name='timm:{name}': timm knows no such weights; known: {', '.join(known)}")
+    config = _config(name)
     preprocessing = _preprocessing(name, config, input_size)
     size = {"img_size": input_size} if input_size and config.fixed_input_size else {}
     head = {} if _is_head(config, layer) else {"num_classes": 0}
@@ -55,6 +47,21 @@ def timm_encoder(name, *, weights, seed, layer, pool, input_size):
         pool=pool,
         meta=origin,
     )
+
+
+def _config(name):
+    """What timm knows of a model's published weights and preprocessing."""
+    import timm
+
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        close = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5)) or "none"
+        raise ValueError(f"name='timm:{name}': timm {timm.__version__} has no such model; close: {close}")
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:  # no such tag
+        known = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise ValueError(f"name='timm:{name}': timm knows no such weights; known: {known}") from error
 
 
 def _preprocessing(name, config, input_size):
