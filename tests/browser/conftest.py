@@ -1,5 +1,6 @@
 """A headless Chromium with no network but this machine, and the built book served to it."""
 
+import base64
 import functools
 import http.server
 import os
@@ -104,3 +105,22 @@ def show(browser, address):
         return browser
 
     return opened
+
+
+@pytest.fixture
+def screenshot(browser):
+    """A function that keeps the whole page as a PNG under _build/screenshots/."""
+
+    def kept(page, kind):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+        name = page.removesuffix(".html").replace("/", "-")
+        SCREENSHOTS.joinpath(f"{name}--{kind}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    return kept
+
+
+@pytest.fixture
+def book():
+    """The folder of the built book."""
+    return BOOK

@@ -1,18 +1,8 @@
 """The built book as a reader meets it: whole, in both themes, on a desk and on a phone, without a network."""
 
-import base64
 import re
 
-from conftest import BOOK, SCREENSHOTS
-
 DESK, PHONE = 1280, 390
-
-
-def screenshot(browser, name):
-    """The whole page as a PNG under _build/screenshots/."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-    SCREENSHOTS.joinpath(f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
 def switch_theme(browser, theme):
@@ -51,7 +41,7 @@ def test_page_is_whole(show, page):
     assert typeset >= formulas, f"{formulas - typeset} of {formulas} formulas on {page} are not typeset"
 
 
-def test_chapter_shows_figures_and_offers_its_notebook(show, chapter):
+def test_chapter_shows_figures_and_offers_its_notebook(show, chapter, book):
     """A chapter has at least one figure, and its download button leads to a real notebook."""
     browser = show(chapter, DESK)
     count = "return document.querySelectorAll('.bd-article .cell_output img').length"
@@ -59,30 +49,29 @@ def test_chapter_shows_figures_and_offers_its_notebook(show, chapter):
     button = "return document.querySelector('a[href$=\".ipynb\"]')?.getAttribute('href')"
     link = browser.execute_script(button)
     assert link, f"{chapter} has no download button"
-    assert (BOOK / chapter).parent.joinpath(link).resolve().is_file(), f"{chapter} offers no notebook: {link}"
+    assert (book / chapter).parent.joinpath(link).resolve().is_file(), f"{chapter} offers no notebook: {link}"
 
 
-def test_page_in_both_themes(show, page):
+def test_page_in_both_themes(show, page, screenshot):
     """The theme button turns the page dark and back; figures keep their white ground."""
     browser = show(page, DESK)
-    name = page.removesuffix(".html").replace("/", "-")
     switch_theme(browser, "light")
     assert brightness(browser, "body") > 200
-    screenshot(browser, f"{name}--light")
+    screenshot(page, "light")
     switch_theme(browser, "dark")
     assert brightness(browser, "body") < 80
     if browser.execute_script("return !!document.querySelector('.cell_output img')"):
         assert brightness(browser, ".cell_output img") == 255, (
             f"figures of {page} have no ground in the dark theme"
         )
-    screenshot(browser, f"{name}--dark")
+    screenshot(page, "dark")
     switch_theme(browser, "light")
 
 
-def test_page_fits_a_phone(show, page):
+def test_page_fits_a_phone(show, page, screenshot):
     """Nothing sticks out of a page 390 pixels wide."""
     browser = show(page, PHONE)
-    screenshot(browser, page.removesuffix(".html").replace("/", "-") + "--phone")
+    screenshot(page, "phone")
     width, culprits = browser.execute_script("""
         const page = document.documentElement;
         const clips = node => ['auto', 'scroll', 'hidden'].includes(getComputedStyle(node).overflowX);
