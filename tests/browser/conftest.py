@@ -86,13 +86,18 @@ def found(*names):
     pytest.fail(f"none of {', '.join(names)} is installed (Debian: apt-get install chromium chromium-driver)")
 
 
+def resize(browser, width, height):
+    """Give the page a screen of this size, in pixels."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
 @pytest.fixture
 def show(browser, address):
     """A function that opens a page at a width, typeset and with every image loaded."""
 
     def opened(page, width):
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        resize(browser, width, 900)
         browser.get_log("browser")  # forget what earlier pages said
         browser.get(f"{address}/{page}")
         browser.execute_async_script("""
@@ -113,7 +118,10 @@ def screenshot(browser):
 
     def kept(page, kind):
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+        width, height = browser.execute_script("return [innerWidth, document.documentElement.scrollHeight]")
+        resize(browser, width, min(height, 16000))
+        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {})
+        resize(browser, width, 900)
         name = page.removesuffix(".html").replace("/", "-")
         SCREENSHOTS.joinpath(f"{name}--{kind}.png").write_bytes(base64.b64decode(shot["data"]))
 
