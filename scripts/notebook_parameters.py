@@ -66,11 +66,14 @@ def read_values(known, assignments="", file=None):
     Raises
     ------
     ParameterError
-        A pair without ``=``, a name that the notebook does not declare, a value of another type.
+        An unreadable file, a pair without ``=``, an unknown name, a value of another type.
     """
     values = {}
     if file:
-        loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        try:
+            loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ParameterError(f"{file} cannot be read as YAML: {error}") from error
         if not isinstance(loaded, dict):
             raise ParameterError(f"{file} holds a {type(loaded).__name__}; expected lines `name: value`")
         values = {name: typed(look_up(known, name), value) for name, value in loaded.items()}

@@ -50,7 +50,7 @@ def sources(names=()):
         return known
     chosen = []
     for name in names:
-        stem = Path(name).name.removesuffix(".md").removesuffix(".ipynb")
+        stem = Path(name).name.removesuffix(".md").removesuffix(".ipynb").zfill(2)
         matches = [source for source in known if source.stem == stem or source.stem.startswith(f"{stem}-")]
         if len(matches) != 1:
             listing = ", ".join(source.stem for source in known) or "none yet"
@@ -182,7 +182,7 @@ def main():
     except ParameterError as error:
         raise SystemExit(str(error)) from None
     except PapermillExecutionError as error:
-        raise SystemExit(f"cell {error.exec_count} failed\n{error}") from None
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":
