@@ -3,7 +3,9 @@
 Every public name is imported on first use, so ``import mgmlib`` costs next to nothing beyond Python itself.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -37,3 +39,15 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *_HOME])
+
+
+class _Package(ModuleType):
+    """A function may have its module's name: ``mgmlib.embed`` is the function, however its module came in."""
+
+    def __setattr__(self, name, value):
+        if name in _HOME and isinstance(value, ModuleType):  # the import system binding a submodule
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

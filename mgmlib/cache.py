@@ -68,7 +68,7 @@ class Store:
         self.key = hashlib.sha256(canonical.encode()).hexdigest()
         self.folder = None if root is None else Path(root) / "embeddings" / self.key
         self.z, self.done = np.empty(shape, np.float32), np.zeros(shape[0], bool)
-        self._spec, self._seen, self._refreshed, self._pause = spec, set(), 0.0, 0.2
+        self._spec, self._seen, self._refreshed, self._pause = spec, set(), 0.0, 0.0
         if self.folder is not None:
             self._on_disk(self._open)
             self.refresh()
@@ -84,7 +84,7 @@ class Store:
                 self._on_disk(lambda name=name: self._take_in(name))
         self._seen |= names
         self._refreshed = time.monotonic()
-        self._pause = max(0.2, 20 * (self._refreshed - started))
+        self._pause = 20 * (self._refreshed - started)  # looking around takes at most a twentieth of the time
 
     def has(self, start, stop):
         """Whether rows start to stop are there, computed here or, as of a moment ago, by another process."""

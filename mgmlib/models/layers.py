@@ -125,7 +125,7 @@ def pooled(net, output, pool="auto"):
 
 
 def _channels_last(net, output):
-    """Whether a map is (B, H, W, C): inputs are square, so that two equal sides tell; else the network does."""
+    """Whether a map is (B, H, W, C): as inputs are square, two equal sides tell; else the network does."""
     _, first, second, third = output.shape
     if (first == second) != (second == third):
         return first == second
@@ -133,7 +133,7 @@ def _channels_last(net, output):
 
 
 def _n_prefix_tokens(net, output):
-    """Class and register tokens at the front of (B, T, C); 0 where the network adds none, or none yet."""
+    """Number of class and register tokens that (B, T, C) begins with."""
     if output.ndim != 3 or all(getattr(net, name, None) is None for name in ("cls_token", "class_token")):
         return 0
     n_patches = getattr(getattr(net, "patch_embed", None), "num_patches", None)
