@@ -79,10 +79,11 @@ def load_images(
     if kind == "torchvision":
         from .torchvision_sets import load_torchvision
 
-        files = {"background": background, "max_pixels": max_pixels}
-        return load_torchvision(
-            source, split, root=root, download=download, jpeg_quality=jpeg_quality, **files
+        where, files = (
+            {"root": root, "download": download},
+            {"background": background, "max_pixels": max_pixels},
         )
+        return load_torchvision(source, split, **where, **files, jpeg_quality=jpeg_quality)
     if not _is_path(source):
         raise _unknown(source, known)
     from .folder import load_folder

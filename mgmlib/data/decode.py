@@ -3,13 +3,14 @@
 import io
 import os
 import stat
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a possible decompression bomb: a 268 MB picture
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".jp2", ".avif"),
@@ -74,7 +75,7 @@ def decode(content: bytes, file, background=(255, 255, 255), max_pixels: int = M
             file, "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: damage would go unseen; set it to False"
         )
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(content), formats=_formats()) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError(file, f"{width} x {height} pixels are more than max_pixels={max_pixels}")
@@ -109,6 +110,15 @@ def composite(rgba: np.ndarray, background) -> np.ndarray:
     alpha = rgba[..., 3:].astype(np.uint32)
     mixed = rgba[..., :3] * alpha + np.asarray(background, np.uint32) * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow reads; none that would start another program (EPS)."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _grey8(picture) -> np.ndarray:

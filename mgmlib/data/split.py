@@ -1,7 +1,7 @@
 """Train/test splits that depend on nothing but the names of the objects."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -9,9 +9,9 @@ SPLITS = ("train", "test")
 
 
 def stratified_split(labels, objects, test_fraction: float = 0.2, salt: str = "mgm") -> np.ndarray:
-    """Assign each image to 0 (train) or 1 (test): a fifth of each class's objects, whole objects only.
+    """Assign each image to 0 (train) or 1 (test): a fifth of each class, whole objects only.
 
-    Objects are ranked within their class by the SHA-256 of their name, so the split needs no random generator
+    Objects go to the test set in the order of the SHA-256 of their names while there is room, so the split needs no random generator
     and is the same on every machine.
 
     Parameters
@@ -28,11 +28,15 @@ def stratified_split(labels, objects, test_fraction: float = 0.2, salt: str = "m
     -------
     (N,) uint8
     """
-    of_class = defaultdict(set)
-    for label, name in zip(labels, objects, strict=True):
-        of_class[label].add(name)
+    pairs = list(zip(labels, objects, strict=True))
+    sizes = defaultdict(Counter)  # class -> object -> number of images
+    for label, name in pairs:
+        sizes[label][name] += 1
     test = set()
-    for label, names in of_class.items():
-        ranked = sorted(names, key=lambda name: hashlib.sha256(f"{salt}/{name}".encode()).digest())
-        test.update((label, name) for name in ranked[: round(test_fraction * len(ranked))])
-    return np.array([(pair in test) for pair in zip(labels, objects, strict=True)], np.uint8)
+    for label, size in sizes.items():
+        room = round(test_fraction * size.total())
+        for name in sorted(size, key=lambda name: hashlib.sha256(f"{salt}/{name}".encode()).digest()):
+            if size[name] <= room:
+                test.add((label, name))
+                room -= size[name]
+    return np.array([pair in test for pair in pairs], np.uint8)
