@@ -13,9 +13,9 @@ DIMENSIONS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
 
 @dataclass(frozen=True)
 class Calibration:
-    """The curve mean |N(q)| ↔ dimension for sets of ``n`` points and ``k`` candidates.
+    """The curve mean ``|N(q)|`` ↔ dimension for sets of ``n`` points and ``k`` candidates.
 
-    ``table`` is a DataFrame, one row a run: dimension, shape, repeat, count (mean |N(q)| of the set).
+    ``table`` is a DataFrame, one row a run: dimension, shape, repeat, count (mean ``|N(q)|`` of the set).
     """
 
     n: int
