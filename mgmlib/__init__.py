@@ -24,6 +24,8 @@ _HOME = {  # public name -> the module that defines it
     "manifold_metrics": "metrics",
     "point_metrics": "metrics",
     "Calibration": "metrics",
+    "profile": "compare",
+    "depth_profile": "compare",
     "calibrate": "metrics",
 }
 __all__ = sorted(_HOME)

@@ -1,0 +1,96 @@
+"""Every figure of the book, from a table or arrays to an Axes; nothing is computed here."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+# Okabe & Ito's palette: told apart with every common colour vision.
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442",
+)  # fmt: skip
+INK, GREY, FAINT = "#222222", "#8A8A8A", "#D9D9D9"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
+
+
+def use_style():
+    """Set the book's look: white and opaque, so that dark pages show it unchanged."""
+    sns.set_theme(context="notebook", style="ticks", palette=PALETTE, font_scale=0.9)
+    mpl.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "legend.frameon": False,
+        }
+    )
+
+
+def panels(columns, rows=1, width=3.4, height=3.2, **options):
+    """A figure with a grid of Axes: the figure and the flat array of Axes."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options
+    )
+    return figure, axes.ravel()
+
+
+def neighborhood(ax, points, query, near, kept, walls=None, title=""):
+    """A query in the plane with its candidates ``near`` and, of these, the ``kept`` ones.
+
+    ``walls``: (x, y, inside) grid of the region that the kept neighbours enclose, shaded.
+    """
+    if walls is not None:
+        ax.contourf(*walls, levels=[0.5, 1.5], colors=[SKY], alpha=0.25, zorder=0)
+        ax.contour(*walls, levels=[0.5], colors=[SKY], linewidths=1, zorder=1)
+    ax.scatter(*points.T, s=12, color=FAINT, zorder=1)
+    dropped = np.setdiff1d(near, kept)
+    ax.scatter(*points[dropped].T, s=22, facecolor="white", edgecolor=GREY, zorder=3, label="dropped")
+    for i in kept:
+        ax.plot(*points[[query, i]].T, color=BLUE, lw=1.4, zorder=2)
+    ax.scatter(*points[kept].T, s=30, color=BLUE, zorder=4, label="kept")
+    ax.scatter(*points[[query]].T, s=70, marker="*", color=RED, zorder=5, label="query")
+    ax.set(title=title, aspect="equal", xticks=[], yticks=[])
+    sns.despine(ax=ax, left=True, bottom=True)
+
+
+def lines(ax, table, x, y, by, low=None, high=None, order=None, reference=None):
+    """One line a value of ``by``, with a band from ``low`` to ``high``, labelled at its right end."""
+    for color, (name, part) in zip(PALETTE, table.groupby(by, sort=False), strict=False):
+        part = part.sort_values(x)
+        ax.plot(part[x], part[y], color=color, marker="o", ms=4, label=str(name))
+        if low is not None:
+            ax.fill_between(part[x], part[low], part[high], color=color, alpha=0.18, lw=0)
+    if reference is not None:
+        ax.plot(*reference[:2], color=GREY, ls="--", lw=1, zorder=0, label=reference[2])
+    ax.legend(title=by if isinstance(by, str) else None)
+
+
+def intervals(ax, table, label, mean="mean", low="low", high="high", color=BLUE, offset=0.0, legend=None):
+    """Horizontal intervals, one row of the table a line, in the table's order from the top."""
+    y = np.arange(len(table)) + offset
+    error = [table[mean] - table[low], table[high] - table[mean]]
+    ax.errorbar(table[mean], y, xerr=np.abs(error), fmt="o", ms=5, color=color, capsize=0, lw=2, label=legend)
+    ax.set_yticks(np.arange(len(table)), table[label])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+
+
+def gallery(images, columns, titles=None, frames=None, size=0.9):
+    """A grid of (3, H, W) images in [0, 1]; ``frames`` gives the colour of each frame, or None."""
+    rows = -(-len(images) // columns)
+    figure, axes = panels(columns, rows, width=size, height=size * (1.22 if titles else 1.0))
+    for ax in axes:
+        ax.set_axis_off()
+    for i, (ax, image) in enumerate(zip(axes, images, strict=False)):
+        ax.set_axis_on()
+        ax.imshow(np.moveaxis(np.asarray(image), 0, -1).clip(0, 1), interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set(visible=bool(frames and frames[i]), color=frames[i] if frames else None, linewidth=2.5)
+        if titles:
+            ax.set_title(titles[i], fontsize=7, fontweight="normal", loc="center", pad=2)
+    return figure
