@@ -144,7 +144,7 @@ def test_photos():
 
 @pytest.fixture
 def tiny_cifar(tmp_path, monkeypatch):
-    """CIFAR-10 in torchvision's own layout on disk, 6 test and 4 train images; returns root and the test pixels."""
+    """CIFAR-10 in torchvision's own layout, 6 test and 4 train images; gives root and test pixels."""
     from torchvision.datasets import CIFAR10
 
     rng = np.random.default_rng(0)

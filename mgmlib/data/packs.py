@@ -1,8 +1,8 @@
 """Packs: small image sets that the package carries, one file each, verified before use.
 
-A pack is an ``.npz`` without object arrays: `blobs` (uint8, one lossless WebP file after the other), `offsets` (N+1,),
-`labels` (N,) with -1 for an image of no class, `split` (N,) with 0 train and 1 test, and `header`, a JSON text that
-holds the class names and, for each image, its name in the source.
+A pack is an ``.npz`` without object arrays: `blobs` (uint8, one lossless WebP file after another), `offsets`
+(N+1,), `labels` (N,) with -1 for an image of no class, `split` (N,) with 0 train and 1 test, and `header`,
+JSON text that holds the class names and, for each image, its name in the source.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ CHECKSUMS = "SHA256SUMS"  # beside the packs, in the form that `sha256sum -c` re
 class Pack:
     """The whole of a pack file.
 
-    `labels` (N,) int64 is -1 for images of no class; `split` (N,) uint8 is 0 for train and 1 for test; `keys` name
-    the images as the source does; `sha256` is that of the file.
+    `labels` (N,) int64 is -1 for images of no class; `split` (N,) uint8 is 0 for train and 1 for test; `keys`
+    name the images as the source does; `sha256` is that of the file.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Pack:
         return picture
 
     def rgba(self, indices) -> np.ndarray:
-        """Cut-outs at `indices`, uint8 (n, H, W, 4), alpha not premultiplied and colour 0 where alpha is 0."""
+        """Cut-outs at `indices`, uint8 (n, H, W, 4), alpha not premultiplied, no colour where it is 0."""
         return np.stack([np.asarray(self.picture(i).convert("RGBA")) for i in indices])
 
 
@@ -77,7 +77,7 @@ class PackSource:
 
 
 def load_pack(name: str, split=None, background=(255, 255, 255)) -> Images:
-    """Images of the pack's classes; `split` is None (all), "train" or "test"."""
+    """Load the images of a pack's classes; `split` is None (all), "train" or "test"."""
     pack = open_pack(name)
     chosen = pack.labels >= 0
     if split is not None:
@@ -88,7 +88,7 @@ def load_pack(name: str, split=None, background=(255, 255, 255)) -> Images:
 
 
 def open_pack(name: str) -> Pack:
-    """Read a pack, its checksum verified: all of its images, also those of no class, as cut-outs with alpha."""
+    """Read a whole pack, verified: also its images of no class, and all of them with their alpha."""
     return _open(str(FOLDER / f"{name}.npz"))
 
 

@@ -11,8 +11,8 @@ SPLITS = ("train", "test")
 def stratified_split(labels, objects, test_fraction: float = 0.2, salt: str = "mgm") -> np.ndarray:
     """Assign each image to 0 (train) or 1 (test): a fifth of each class, whole objects only.
 
-    Objects go to the test set in the order of the SHA-256 of their names while there is room, so the split needs no random generator
-    and is the same on every machine.
+    Objects go to the test set in the order of the SHA-256 of their names while there is room, so the split
+    needs no random generator and is the same on every machine.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from clipart_excluded import EXCLUDED
+from clipart_excluded import EXCLUDED, MISPLACED
 from cutouts import alike, cut_out, first_of_looks
 from PIL import Image
 
@@ -40,19 +40,19 @@ FOLDERS = {  # folder, with its sub-folders -> class
     "tools": "tool",
     "education/books": "book",
 }
-TOO_LARGE = 200_000_000  # pixels: one road sign of 20,990 x 29,700 would need 2.5 GB
+TOO_LARGE = 100_000_000  # pixels: one road sign of 20,990 x 29,700 would need 2.5 GB
 SAME_LOOKS = 0.015  # `cutouts.alike` on colour and alpha: one drawing, saved twice
 SAME_OUTLINE = 0.05  # on alpha alone: one drawing, in several colours or filled and unfilled
 ONE_OUTLINE = ("flag", "roadsign")  # classes whose different objects share an outline
 
 
-def collect(root: Path, folders=None, excluded=EXCLUDED) -> list[tuple[str, str, Path]]:
+def collect(root: Path, folders=None) -> list[tuple[str, str, Path]]:
     """List (class, name, file) of every drawing, sorted; a file reached over several links counts once."""
     found = {}
     for folder, label in (folders or FOLDERS).items():
         for path in sorted((root / folder).rglob("*.png")):
             name = path.relative_to(root).as_posix()
-            if not path.is_file() or name.startswith(tuple(excluded)):
+            if not path.is_file() or name in MISPLACED:
                 continue
             linked = path.is_symlink()
             real = path.resolve()
@@ -64,7 +64,7 @@ def collect(root: Path, folders=None, excluded=EXCLUDED) -> list[tuple[str, str,
 
 
 def same_objects(stack: np.ndarray, labels: np.ndarray, keys: list[str]) -> list[str]:
-    """Name each drawing's object: variants (recoloured, filled or not, ``_bw`` in the name) share one name."""
+    """Name each drawing's object: variants (recoloured, filled or not, ``_bw`` in its name) share one."""
     parent = list(range(len(keys)))
 
     def root(i):
@@ -95,7 +95,7 @@ def build(root: Path, folders=None, excluded=EXCLUDED) -> dict:
     Image.MAX_IMAGE_PIXELS = None  # the package is verified; TOO_LARGE is looked at below
     classes = sorted(set((folders or FOLDERS).values()))
     pictures, labels, keys = [], [], []
-    for label, name, path in collect(root, folders, excluded):
+    for label, name, path in collect(root, folders):
         with Image.open(path) as picture:
             cut = cut_out(picture) if picture.width * picture.height <= TOO_LARGE else None
         if cut is not None:
@@ -103,7 +103,9 @@ def build(root: Path, folders=None, excluded=EXCLUDED) -> dict:
             labels.append(classes.index(label))
             keys.append(name)
     stack, labels = np.stack(pictures), np.array(labels)
-    kept = np.flatnonzero(first_of_looks(stack, SAME_LOOKS) == np.arange(len(stack)))
+    first = first_of_looks(stack, SAME_LOOKS)
+    refused = np.array([name.startswith(tuple(excluded)) for name in keys])
+    kept = np.flatnonzero((first == np.arange(len(stack))) & ~np.isin(first, first[refused]))
     stack, labels, keys = stack[kept], labels[kept], [keys[i] for i in kept]
     objects = same_objects(stack, labels, keys)
     return {"pictures": list(stack), "labels": labels, "objects": objects, "classes": classes, "keys": keys}

@@ -22,8 +22,8 @@ def object_of(unified: str) -> str:
 def read_styles(roots: dict[str, Path]) -> tuple[list[dict], dict[str, np.ndarray]]:
     """Emoji that every style draws, each looking different from all others in every style.
 
-    `roots` maps a pack's name to its unpacked npm package. Skin-tone variants are left out, with the swatches that
-    make them.
+    `roots` maps a pack's name to its unpacked npm package. Skin-tone variants are left out, with the swatches
+    that make them.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def read_styles(roots: dict[str, Path]) -> tuple[list[dict], dict[str, np.ndarra
 
 
 def build(roots: dict[str, Path], fewest: int = FEWEST) -> dict[str, dict]:
-    """Content of each pack in `roots`: a class is a sub-category of at least `fewest` emoji; the rest has label -1."""
+    """Content of each pack in `roots`; sub-categories of at least `fewest` emoji are its classes."""
     entries, drawn = read_styles(roots)
     sizes = Counter(e["subcategory"] for e in entries)
     classes = sorted(name for name, size in sizes.items() if size >= fewest)
