@@ -75,6 +75,7 @@ def test_split_folders(tmp_path):
     with pytest.raises(ValueError, match=r"splits 'Validation', 'train'.*pass split="):
         mgm.load_images(tmp_path)
     assert reds(mgm.load_images(tmp_path, split="val")) == [2]
+    assert mgm.load_images(tmp_path, split="val").name == f"{tmp_path.name}-Validation"
     assert reds(mgm.load_images(tmp_path, split="train")) == [1]
     with pytest.raises(ValueError, match=r"split='test'.*'Validation', 'train'"):
         mgm.load_images(tmp_path, split="test")

@@ -65,7 +65,9 @@ def load_folder(root, *, split=None, background=(255, 255, 255), on_error="raise
     over; symbolic links are followed. A folder that holds only ``train``/``val``/``test`` folders needs
     `split`.
     """
-    root = _split_folder(Path(root).expanduser(), split)
+    given = Path(root).expanduser()
+    root = _split_folder(given, split)
+    name = given.resolve().name if split is None else f"{given.resolve().name}-{root.name}"
     files, faults = _walk(root)
     loose = [file for file in files if os.sep not in file]
     if loose and len(loose) < len(files):
@@ -88,11 +90,11 @@ def load_folder(root, *, split=None, background=(255, 255, 255), on_error="raise
         warnings.warn(
             f"{root}: {_count(len(faults), 'file')} skipped, listed in `skipped`; {first}", stacklevel=4
         )
-    of_file = [root.resolve().name if loose else file.split(os.sep, 1)[0] for file in files]
+    of_file = [name if loose else file.split(os.sep, 1)[0] for file in files]
     classes = tuple(sorted(set(of_file)))
     labels = np.searchsorted(np.array(classes), np.array(of_file))
     source = FileSource(root, tuple(files), tuple(background), max_pixels)
-    return Images(root.resolve().name, labels, classes, np.arange(len(files)), source, tuple(sorted(faults)))
+    return Images(name, labels, classes, np.arange(len(files)), source, tuple(sorted(faults)))
 
 
 def _split_folder(root: Path, split) -> Path:
