@@ -159,8 +159,8 @@ def batch_size_for(encoder, device):
 
     One image is passed through the encoder and the tensors that its modules read and write are measured;
     twice the largest such pair is what an image is taken to need. The batch is the power of two that stays
-    within 512 MiB on a CPU, and a quarter of the device's memory elsewhere; at most 64 on a CPU (a killed
-    run loses no more than that) and 512 elsewhere.
+    within 512 MiB on a CPU, and a quarter of the device's memory elsewhere; at most 16 on a CPU (larger
+    ones are no faster there, and a killed run loses no more than one) and 512 elsewhere.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def batch_size_for(encoder, device):
     if device.type == "cuda":
         budget, most = torch.cuda.get_device_properties(device).total_memory // 4, 512
     else:
-        budget, most = 512 * 2**20, 64
+        budget, most = 512 * 2**20, 16
     fits = max(1, min(most, budget // (2 * max(sizes))))
     return 2 ** (fits.bit_length() - 1)
 
