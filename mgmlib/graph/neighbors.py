@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mgmlib.graph.tiles import in_chunks, split_by_size, surroundings
+from mgmlib.graph.tiles import in_chunks, split_by_size
 
 SPARE = 8  # candidates kept beyond k while ranks come from the input's precision, then ranked in float64
 
@@ -41,7 +41,7 @@ def neighborhoods(points, codes, queries, k, block_bytes):
             yield from _from_tile(points, ids, asked[ids], min(k, n - 1), block_bytes)
     for group in large:
         group = torch.as_tensor(group, device=points.device)
-        yield from _from_tiles(points, group, group[asked[group]], min(k, len(group) - 1), block_bytes)
+        yield from _one_by_one(points, group, group[asked[group]], min(k, len(group) - 1), block_bytes)
 
 
 def _from_tile(points, ids, asked, m, block_bytes):
@@ -56,24 +56,19 @@ def _from_tile(points, ids, asked, m, block_bytes):
         yield _look_up(points, ids, gram, tile, i, near, m)
 
 
-def _from_tiles(points, group, queries, m, block_bytes):
-    """Large groups: ranked in the input's precision first, then the best again in tiles of float64."""
+def _one_by_one(points, group, queries, m, block_bytes):
+    """Large groups: ranked in the input's precision first, then each query's best again in float64."""
     wide = min(m + SPARE, len(group) - 1)
-    near = np.full((len(points), wide), -1)
-    near[queries.cpu().numpy()] = _nearest_roughly(points, group, queries, wide, block_bytes)
-    for members, inside in surroundings(queries.cpu().numpy(), near, hops=1):
-        ids = torch.as_tensor(members, device=points.device)[None]
-        gram = points.gram(ids)
-        for part in in_chunks(inside, 16 * wide * wide, block_bytes):
-            i, candidates = (
-                torch.as_tensor(np.searchsorted(members, rows), device=points.device)
-                for rows in (part, near[part])
-            )
-            yield _look_up(points, ids, gram, torch.zeros_like(i), i, candidates, m)
+    near = _nearest_roughly(points, group, queries, wide, block_bytes)
+    every = torch.cat([queries[:, None], near], 1)  # each query is a tile of its own, itself in front
+    columns = torch.arange(wide + 1, device=points.device)
+    for ids in in_chunks(every, 8 * (wide + 1) * (points.raw.shape[1] + 3 * wide), block_bytes):
+        tile = torch.arange(len(ids), device=points.device)
+        yield _look_up(points, ids, points.gram(ids), tile, tile * 0, columns[1:].expand(len(ids), -1), m)
 
 
 def _nearest_roughly(points, group, queries, wide, block_bytes):
-    """Rows of the ``wide`` nearest others of each query, ranked in the input's precision: (Q, wide) numpy."""
+    """Rows of the ``wide`` nearest others of each query, ranked in the input's precision, sorted by row."""
     keys = torch.cat([points.rows(part).to(points.raw.dtype) for part in group.split(8192)])
     half = _half_squares(points, (keys * keys).sum(1))
     rank = torch.full((len(points),), -1, device=points.device)
@@ -83,7 +78,7 @@ def _nearest_roughly(points, group, queries, wide, block_bytes):
         score = keys[own] @ keys.T - half
         score[torch.arange(len(own), device=own.device), own] = -torch.inf
         near.append(group[score.topk(wide, dim=1, sorted=False).indices])
-    return torch.cat(near).cpu().numpy()
+    return torch.cat(near).sort(1).values
 
 
 def _look_up(points, ids, gram, tile, i, near, m):

@@ -39,7 +39,10 @@ class Points:
 
     def rows(self, ids):
         """Float64 rows at ``ids`` (any shape): (*ids.shape, d)."""
-        return (self.raw[ids].double() / self.peak[ids] - self.shift) / self.norm[ids]
+        rows = self.raw[ids].to(torch.float64, copy=True)
+        if self.kernel == "rbf":
+            return rows.sub_(self.shift)
+        return rows.div_(self.peak[ids]).div_(self.norm[ids])
 
     def gram(self, ids, center=False):
         """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) float64."""

@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 
-LARGEST = 4096  # rows of a tile: 128 MiB of float64 inner products
+LARGEST = 8192  # rows of a tile: 512 MiB of float64 inner products
 
 
 def split_by_size(codes, rows):
@@ -39,7 +39,7 @@ def in_chunks(array, bytes_each, block_bytes):
 
 
 def surroundings(queries, neighbors, hops):
-    """Cover the queries of a large group by tiles that hold all that is ``hops`` steps away from them.
+    """Cover the queries of a large group by tiles that hold all points up to ``hops`` steps away.
 
     Queries are visited along the graph, breadth first, so that a tile's queries share their surroundings.
 
