@@ -27,6 +27,17 @@ _HOME = {  # public name -> the module that defines it
     "profile": "compare",
     "depth_profile": "compare",
     "calibrate": "metrics",
+    "alignment": "metrics",
+    "uniformity": "metrics",
+    "contrastive_limit": "metrics",
+    "spectral_contrastive_loss": "metrics",
+    "rankme": "metrics",
+    "alpha_req": "metrics",
+    "nesum": "metrics",
+    "stable_rank": "metrics",
+    "lidar": "metrics",
+    "two_nn": "metrics",
+    "levina_bickel": "metrics",
 }
 __all__ = sorted(_HOME)
 
