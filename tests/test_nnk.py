@@ -1,5 +1,9 @@
 """NNK against closed forms, an independent reference, and its invariances."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +186,20 @@ def test_thread_count_and_kinds_of_input_change_nothing():
         np.testing.assert_array_equal(other.weights, base.weights)
     half = z.astype(np.float16)
     np.testing.assert_array_equal(mgm.nnk(half).weights, mgm.nnk(half.astype(np.float32)).weights)
+
+
+def test_thread_settings_are_left_alone():
+    """Numba and torch share OpenMP: a solve must not change how many threads torch uses afterwards."""
+    code = (
+        "import numpy as np, torch, mgmlib as mgm;"
+        "mgm.nnk(np.random.default_rng(0).standard_normal((30, 4)), 5);"
+        "print(torch.get_num_threads())"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "1"
 
 
 def test_authors_rule_is_what_pruning_gives():

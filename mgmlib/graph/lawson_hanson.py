@@ -2,6 +2,7 @@
 
 import numba
 import numpy as np
+import torch
 
 STATIONARY = 1e-13  # a gradient below it counts as zero
 DEPENDENT = 1e-14  # a squared residual below it counts as a linear dependence
@@ -25,12 +26,13 @@ def solve(kernel, target, threads):
     (Q, m) float64 array θ.
     """
     theta = np.zeros_like(target)
-    before = numba.get_num_threads()
+    before, torch_before = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     try:
         _solve_all(np.ascontiguousarray(kernel), np.ascontiguousarray(target), theta)
     finally:
         numba.set_num_threads(before)
+        torch.set_num_threads(torch_before)  # numba starts its pool through OpenMP, which torch shares
     return theta
 
 
