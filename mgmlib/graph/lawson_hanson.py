@@ -26,13 +26,14 @@ def solve(kernel, target, threads):
     (Q, m) float64 array θ.
     """
     theta = np.zeros_like(target)
-    before, torch_before = numba.get_num_threads(), torch.get_num_threads()
+    of_torch = torch.get_num_threads()  # read first: numba starts its pool through OpenMP, which torch shares
+    before = numba.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     try:
         _solve_all(np.ascontiguousarray(kernel), np.ascontiguousarray(target), theta)
     finally:
         numba.set_num_threads(before)
-        torch.set_num_threads(torch_before)  # numba starts its pool through OpenMP, which torch shares
+        torch.set_num_threads(of_torch)
     return theta
 
 
