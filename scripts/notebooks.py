@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -181,6 +182,10 @@ def main():
             run(chosen.name, chosen.assignments, chosen.file)
     except ParameterError as error:
         raise SystemExit(str(error)) from None
+    except DeadKernelError:
+        raise SystemExit(
+            "the Python of the notebook died: out of memory, or ended from outside"
+        ) from None
     except PapermillExecutionError as error:
         raise SystemExit(str(error)) from None
 
