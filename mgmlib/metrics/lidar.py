@@ -45,7 +45,7 @@ def lidar(views, delta=1e-4, eps=1e-7):
     between -= between.mean(0)
     if between.abs().max() <= 1e-13 * rows.abs().max():
         raise ValueError("views: the mean over views is the same for every image, there is no rank")
-    # With Σ_w = L Lᵀ the eigenvalues asked for are the squared singular values of L⁻¹ [class means]/√G.
+    # With Σ_w = L Lᵀ the eigenvalues are the squared singular values of L⁻¹ [class means], up to 1/G.
     whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), between.T, upper=False)
-    spectrum = torch.linalg.svdvals(whitened).square() / classes
+    spectrum = torch.linalg.svdvals(whitened).square()
     return smooth_rank(pad(spectrum, (0, d - len(spectrum))), eps)

@@ -14,7 +14,8 @@ BLOCK_BYTES = 2**27
 def nearest_distances(z, k, block_bytes=BLOCK_BYTES):
     """Euclidean distances of each distinct row to its k nearest others.
 
-    Rows that repeat one another are one point: at distance 0 they would make every estimate 0 or NaN.
+    Rows that repeat one another, up to the rounding of their type, are one point (`representatives`): at
+    distance 0 they would make every estimate 0 or NaN.
 
     Parameters
     ----------
@@ -41,13 +42,9 @@ def nearest_distances(z, k, block_bytes=BLOCK_BYTES):
         raise ValueError(f"z: {k} neighbours need {k + 1} distinct rows, got {len(distinct)} of {len(first)}")
     keys = points.rows(distinct)
     half, found = keys.square().sum(1) / 2, []
-    for own in in_chunks(
-        torch.arange(len(keys), device=keys.device), 16 * (len(keys) + k * keys.shape[1]), block_bytes
-    ):
-        score = keys[own] @ keys.T - half
-        score[torch.arange(len(own)), own] = -torch.inf
-        near = score.topk(k, dim=1).indices
-        found.append(
-            (keys[near] - keys[own, None]).norm(dim=2).sort(1).values
-        )  # exact where the score rounds
+    every, bytes_each = torch.arange(len(keys), device=keys.device), 16 * (len(keys) + k * keys.shape[1])
+    for own in in_chunks(every, bytes_each, block_bytes):
+        score = (keys[own] @ keys.T - half).scatter_(1, own[:, None], -torch.inf)
+        near = keys[score.topk(k, dim=1).indices]
+        found.append((near - keys[own, None]).norm(dim=2).sort(1).values)  # exact where the score rounds
     return torch.cat(found)
