@@ -183,9 +183,7 @@ def main():
     except ParameterError as error:
         raise SystemExit(str(error)) from None
     except DeadKernelError:
-        raise SystemExit(
-            "the Python of the notebook died: out of memory, or ended from outside"
-        ) from None
+        raise SystemExit("the Python of the notebook died: out of memory, or ended from outside") from None
     except PapermillExecutionError as error:
         raise SystemExit(str(error)) from None
 
