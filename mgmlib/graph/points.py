@@ -90,7 +90,9 @@ def check_points(z, kernel="cosine", bandwidth=None, device=None):
     ones = torch.ones_like(largest)
     if kernel == "rbf":
         _refuse(largest[:, 0] > LARGEST, f"holds a coordinate beyond {LARGEST:g}")
-        return Points(raw, kernel, float(bandwidth), ones, ones, raw.mean(0, keepdim=True, dtype=torch.float64))
+        return Points(
+            raw, kernel, float(bandwidth), ones, ones, raw.mean(0, keepdim=True, dtype=torch.float64)
+        )
     _refuse(largest[:, 0] == 0, "is the zero vector, which has no direction (cosine kernel)")
     peak = torch.exp2(torch.floor(torch.log2(largest)))
     norm = torch.cat([(r.double() / p).norm(dim=1, keepdim=True) for r, p in _in_blocks(raw, peak)])
