@@ -1,5 +1,7 @@
 """The three metrics against closed forms, a plain reference, and their invariances."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,13 @@ from hypothesis import strategies as st
 
 import mgmlib as mgm
 from mgmlib.graph import tiles
+from mgmlib.metrics.polytopes import polytopes
 from mgmlib.metrics.shapes import SHAPES, ball, lift, sphere
 from tests.truth import clustered, reference_metrics, rotation
+
+diameter_module, affinity_module = (
+    import_module(f"mgmlib.metrics.{name}") for name in ("diameter", "affinity")
+)
 
 
 @pytest.mark.parametrize("kernel", [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 6.0}])
@@ -184,3 +191,17 @@ def test_metrics_refuse_other_points():
     graph = mgm.nnk(z, 5)
     with pytest.raises(ValueError, match="z: the graph was made from 30"):
         mgm.diameter(graph, z[:20])
+
+
+@pytest.mark.parametrize("kernel", [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 6.0}])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_loops_and_torch_are_each_others_oracle(kernel, grouped):
+    """The CPU loops against the code for any device, close pairs of points among the data."""
+    rng = np.random.default_rng(4)
+    z = clustered(240, 12, rng)
+    z[:40] = z[40:80] * (1 + 1e-3 * rng.standard_normal((40, 12)))
+    graph = mgm.nnk(z, 15, groups=np.arange(240) % 4 if grouped else None, **kernel)
+    for tile in polytopes(graph, z, hops=2):
+        loops = diameter_module._diameters(tile), affinity_module._affinities(tile)
+        np.testing.assert_allclose(loops[0], diameter_module.in_torch(tile), atol=1e-9)
+        np.testing.assert_allclose(loops[1], affinity_module.in_torch(tile), atol=1e-6)

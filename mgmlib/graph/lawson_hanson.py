@@ -26,25 +26,31 @@ def solve(kernel, target, threads):
     (Q, m) float64 array θ.
     """
     theta = np.zeros_like(target)
+    with_threads(threads, _solve_all, np.ascontiguousarray(kernel), np.ascontiguousarray(target), theta)
+    return theta
+
+
+def with_threads(threads, function, *arguments):
+    """Call a parallel numba function with some number of threads, and leave numba and torch as they were."""
     of_torch = torch.get_num_threads()  # read first: numba starts its pool through OpenMP, which torch shares
     before = numba.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     try:
-        _solve_all(np.ascontiguousarray(kernel), np.ascontiguousarray(target), theta)
+        function(*arguments)
     finally:
         numba.set_num_threads(before)
         torch.set_num_threads(of_torch)
-    return theta
 
 
 @numba.njit(parallel=True, cache=True)
 def _solve_all(kernel, target, theta):
     for point in numba.prange(len(target)):
-        _solve_one(kernel[point], target[point], theta[point])
+        solve_one(kernel[point], target[point], theta[point])
 
 
 @numba.njit(cache=True)
-def _solve_one(kernel, target, theta):
+def solve_one(kernel, target, theta):
+    """One point: kernel (m, m), target (m,); the weights are written into ``theta`` (m,), zeros at first."""
     m = len(target)
     chosen = np.empty(m, np.int64)  # the passive set in order of entry: rows of the factor
     n_chosen = 0

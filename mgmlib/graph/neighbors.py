@@ -1,4 +1,4 @@
-"""Each query's k nearest candidates, with the inner products that NNK needs between them."""
+"""Each query's nearest candidates, and the inner products that NNK needs between them."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,26 @@ SPARE = 8  # candidates kept beyond k while ranks come from the input's precisio
 
 
 @dataclass(frozen=True)
-class Neighborhoods:
-    """A block of queries; candidates are sorted nearest first, ties by row."""
+class Block:
+    """Queries whose candidates are the other rows of their tile, with all inner products of the tiles."""
 
-    queries: torch.Tensor  # (B,) int64 rows
-    candidates: torch.Tensor  # (B, m) int64 rows
-    kernel: torch.Tensor  # (B, m, m) float64, K among the candidates
-    target: torch.Tensor  # (B, m) float64, K between query and candidates
+    ids: torch.Tensor  # (G, n) int64 rows of each tile
+    gram: torch.Tensor  # (G, n, n) float64 inner products
+    where: torch.Tensor  # (Q, 2) int64: tile and column of each query
+    m: int  # candidates of each query, at most n − 1
+
+    @property
+    def queries(self):
+        """(Q,) int64 rows of the queries."""
+        return self.ids[self.where[:, 0], self.where[:, 1]]
+
+    def rows(self, near):
+        """Rows of the columns ``near`` (Q, m) of each query's tile."""
+        return self.ids[self.where[:, :1], near]
 
 
-def neighborhoods(points, codes, queries, k, block_bytes):
-    """Yield `Neighborhoods` of the queries: the min(k, n−1) nearest others of the same group, exactly.
+def blocks(points, codes, queries, k, block_bytes):
+    """Yield `Block`s that hold, among their tiles, the k nearest others of each query in its group.
 
     Parameters
     ----------
@@ -38,33 +47,20 @@ def neighborhoods(points, codes, queries, k, block_bytes):
         n = groups.shape[1]
         for ids in in_chunks(groups, 8 * n * n, block_bytes):
             ids = torch.as_tensor(ids, device=points.device)
-            yield from _from_tile(points, ids, asked[ids], min(k, n - 1), block_bytes)
+            yield Block(ids, points.gram(ids), torch.nonzero(asked[ids]), min(k, n - 1))
     for group in large:
         group = torch.as_tensor(group, device=points.device)
         yield from _one_by_one(points, group, group[asked[group]], min(k, len(group) - 1), block_bytes)
 
 
-def _from_tile(points, ids, asked, m, block_bytes):
-    """Small groups: every inner product once, everything else by look-up."""
-    gram = points.gram(ids)
-    half = _half_squares(points, gram.diagonal(dim1=1, dim2=2))
-    for where in in_chunks(torch.nonzero(asked), 16 * m * m + 32 * ids.shape[1], block_bytes):
-        tile, i = where.unbind(1)
-        score = gram[tile, i] - half[tile]
-        score[torch.arange(len(i), device=i.device), i] = -torch.inf
-        near = score.topk(m, dim=1, sorted=False).indices
-        yield _look_up(points, ids, gram, tile, i, near, m)
-
-
 def _one_by_one(points, group, queries, m, block_bytes):
-    """Large groups: ranked in the input's precision first, then each query's best again in float64."""
+    """Large groups: a tile for each query, of those that are nearest in the input's precision."""
     wide = min(m + SPARE, len(group) - 1)
     near = _nearest_roughly(points, group, queries, wide, block_bytes)
-    every = torch.cat([queries[:, None], near], 1)  # each query is a tile of its own, itself in front
-    columns = torch.arange(wide + 1, device=points.device)
+    every = torch.cat([queries[:, None], near], 1)
     for ids in in_chunks(every, 8 * (wide + 1) * (points.raw.shape[1] + 3 * wide), block_bytes):
         tile = torch.arange(len(ids), device=points.device)
-        yield _look_up(points, ids, points.gram(ids), tile, tile * 0, columns[1:].expand(len(ids), -1), m)
+        yield Block(ids, points.gram(ids), torch.stack([tile, tile * 0], 1), m)
 
 
 def _nearest_roughly(points, group, queries, wide, block_bytes):
@@ -81,17 +77,25 @@ def _nearest_roughly(points, group, queries, wide, block_bytes):
     return torch.cat(near).sort(1).values
 
 
-def _look_up(points, ids, gram, tile, i, near, m):
-    """Rank the candidates ``near`` of each query ``i``, ties by row, and collect the best m."""
+def select(points, block, rows):
+    """Candidates and kernels of the queries ``rows`` (slice) of a block, in torch on any device.
+
+    Returns
+    -------
+    near : (B, m) int64 columns, nearest first, ties by column.
+    kernel : (B, m, m) float64, K among the candidates. target : (B, m) float64, K with the query.
+    """
+    tile, i = block.where[rows].unbind(1)
+    gram, t = block.gram, tile[:, None]
     square = gram.diagonal(dim1=1, dim2=2)
-    near, t = near.sort(1).values, tile[:, None]
-    score = gram[t, i[:, None], near] - _half_squares(points, square)[t, near]
-    near = near.gather(1, score.argsort(dim=1, descending=True, stable=True)[:, :m])
-    row, column = near[:, :, None], near[:, None, :]
+    score = gram[tile, i] - _half_squares(points, square)[tile]
+    score[torch.arange(len(i), device=i.device), i] = -torch.inf
+    near = score.topk(block.m, dim=1, sorted=False).indices.sort(1).values
+    near = near.gather(1, score.gather(1, near).argsort(dim=1, descending=True, stable=True))
     own, other = square[tile, i][:, None], square[t, near]
-    kernel = points.kernel_values(gram[t[:, :, None], row, column], other[:, :, None], other[:, None, :])
-    target = points.kernel_values(gram[t, i[:, None], near], own, other)
-    return Neighborhoods(ids[tile, i], ids[t, near], kernel, target)
+    among = gram[t[:, :, None], near[:, :, None], near[:, None, :]]
+    kernel = points.kernel_values(among, other[:, :, None], other[:, None, :])
+    return near, kernel, points.kernel_values(gram[t, i[:, None], near], own, other)
 
 
 def _half_squares(points, square):

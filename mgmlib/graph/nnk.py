@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from mgmlib.graph import authors, lawson_hanson, tableau
+from mgmlib.graph import authors, fused, lawson_hanson, tableau
 from mgmlib.graph.duplicates import representatives
-from mgmlib.graph.neighbors import as_rows, neighborhoods
+from mgmlib.graph.neighbors import as_rows, blocks, select
 from mgmlib.graph.points import check_groups, check_points
 
 SOLVERS = ("exact", "authors")
@@ -130,17 +130,20 @@ def nnk(
         present = codes
         asked, back = np.unique(queries, return_inverse=True)
 
-    engine = engine or ("numba" if points.device.type == "cpu" else "torch")
-    solve = _Solve(solver, engine, tol, threads or torch.get_num_threads())
+    on_cpu = points.device.type == "cpu"
+    if engine == "numba" and not on_cpu:
+        raise ValueError(f"engine: 'numba' computes on the CPU, and z is on {points.device}")
+    engine = engine or ("numba" if on_cpu else "torch")
+    solve = _Solve(solver, engine, tol, threads or torch.get_num_threads(), block_bytes)
     place = np.full(len(points), -1)
     place[asked] = np.arange(len(asked))
     indices = np.full((len(asked), k), -1)
     weights, kkt = np.zeros((len(asked), k)), np.zeros(len(asked))
     converged = np.zeros(len(asked), dtype=bool)
-    for block in neighborhoods(points, present, asked, k, block_bytes):
-        theta, residual, sound = solve(block.kernel, block.target)
-        at, m = place[block.queries.cpu().numpy()], theta.shape[1]
-        indices[at, :m], weights[at, :m] = block.candidates.cpu().numpy(), theta.cpu().numpy()
+    for block in blocks(points, present, asked, k, block_bytes):
+        near, theta, residual, sound = solve(points, block)
+        at, m = place[block.queries.cpu().numpy()], block.m
+        indices[at, :m], weights[at, :m] = block.rows(near).cpu().numpy(), theta.cpu().numpy()
         kkt[at], converged[at] = residual.cpu().numpy(), sound.cpu().numpy()
     settings = dict(k=k, solver=solver, kernel=kernel, bandwidth=bandwidth, duplicates=duplicates, tol=tol)
     every = NNKGraph(
@@ -166,32 +169,37 @@ def nnk(
 
 @dataclass(frozen=True)
 class _Solve:
-    """Neighbourhood blocks → weights (B, m), KKT residual (B,), converged (B,)."""
+    """Block → columns of the candidates (Q, m), weights (Q, m), KKT residual (Q,), converged (Q,)."""
 
     solver: str
     engine: str
     tol: float
     threads: int
+    block_bytes: int
 
-    def __call__(self, kernel, target):
+    def __call__(self, points, block):
+        if self.solver == "exact" and self.engine == "numba":
+            near, theta, residual = fused.solve_block(points, block, self.threads)
+            return near, theta, residual, residual <= KKT_TOLERANCE
+        bytes_each = 32 * (block.m**2 + block.gram.shape[1])
+        rows = max(1, self.block_bytes // bytes_each)
+        if self.solver == "exact" and points.device.type == "cpu":
+            rows = min(rows, TABLEAU_ROWS)
+        starts = range(0, len(block.where), rows)
+        parts = [self._part(*select(points, block, slice(start, start + rows))) for start in starts]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _part(self, near, kernel, target):
         if self.solver == "authors":
             theta, sound = authors.solve(kernel, target, self.tol)
-            return theta, _residual(kernel, target, theta), sound
-        if self.engine == "numba":
-            theta = self._exactly(kernel, target)
-        else:
-            rows = TABLEAU_ROWS if kernel.device.type == "cpu" else len(kernel)
-            pairs = zip(kernel.split(rows), target.split(rows), strict=True)
-            theta = torch.cat([tableau.solve(*pair) for pair in pairs])
-            redo = _residual(kernel, target, theta) > KKT_TOLERANCE
-            if redo.any():
-                theta[redo] = self._exactly(kernel[redo], target[redo])
+            return near, theta, _residual(kernel, target, theta), sound
+        theta = tableau.solve(kernel, target)
+        redo = _residual(kernel, target, theta) > KKT_TOLERANCE
+        if redo.any():
+            again = lawson_hanson.solve(kernel[redo].cpu().numpy(), target[redo].cpu().numpy(), self.threads)
+            theta[redo] = torch.as_tensor(again, device=theta.device)
         residual = _residual(kernel, target, theta)
-        return theta, residual, residual <= KKT_TOLERANCE
-
-    def _exactly(self, kernel, target):
-        theta = lawson_hanson.solve(kernel.cpu().numpy(), target.cpu().numpy(), self.threads)
-        return torch.as_tensor(theta, device=kernel.device)
+        return near, theta, residual, residual <= KKT_TOLERANCE
 
 
 def _residual(kernel, target, theta):

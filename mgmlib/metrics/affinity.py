@@ -1,8 +1,11 @@
 """Curvature: how well the polytope of a point is aligned with those of its neighbours."""
 
+import numpy as np
 import torch
 
+from mgmlib.graph.lawson_hanson import with_threads
 from mgmlib.graph.tiles import in_chunks
+from mgmlib.metrics import loops
 from mgmlib.metrics.polytopes import BLOCK_BYTES, by_query, polytopes
 
 RELATIVE = 1e-10  # directions whose squared length is below RELATIVE · the largest one's are no directions
@@ -30,6 +33,21 @@ def affinity(graph, z):
 
 
 def _affinities(tile):
+    if tile.gram.device.type != "cpu":
+        return in_torch(tile)
+    out = np.empty(len(tile.rows))
+    rounding = _rounding(tile).numpy()
+    with_threads(torch.get_num_threads(), loops.affinities, *tile.arrays(), RELATIVE, rounding, out)
+    return out
+
+
+def _rounding(tile):
+    """(G,) squared length that is noise: the rounding of the largest inner product of each tile."""
+    return ABSOLUTE * tile.gram.diagonal(dim1=1, dim2=2).amax(1)
+
+
+def in_torch(tile):
+    """Affinities of a tile's queries on any device, (B,) numpy; the twin of `loops.affinities`."""
     basis, rank = _bases(tile)
     width = tile.neighbors.shape[2]
     found = []
@@ -51,7 +69,7 @@ def _bases(tile):
     """Orthonormal bases as coefficients on the differences, zero rows beyond the rank: (G, n, s, s)."""
     groups, n, width = tile.neighbors.shape
     every = torch.cartesian_prod(*(torch.arange(size, device=tile.gram.device) for size in (groups, n)))
-    rounding = ABSOLUTE * tile.gram.diagonal(dim1=1, dim2=2).amax(1)
+    rounding = _rounding(tile)
     basis, rank = [], []
     for part in in_chunks(every, 64 * width * width, BLOCK_BYTES):
         t, p = part.unbind(1)

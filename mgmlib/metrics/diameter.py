@@ -1,8 +1,11 @@
 """Invariance–equivariance: how far apart the neighbours of a point lie."""
 
+import numpy as np
 import torch
 
+from mgmlib.graph.lawson_hanson import with_threads
 from mgmlib.graph.tiles import in_chunks
+from mgmlib.metrics import loops
 from mgmlib.metrics.polytopes import BLOCK_BYTES, by_query, polytopes
 
 
@@ -24,6 +27,15 @@ def diameter(graph, z):
 
 
 def _diameters(tile):
+    if tile.gram.device.type != "cpu":
+        return in_torch(tile)
+    out = np.empty(len(tile.rows))
+    with_threads(torch.get_num_threads(), loops.diameters, *tile.arrays(), out)
+    return out
+
+
+def in_torch(tile):
+    """Diameters of a tile's queries on any device, (B,) numpy; the twin of `loops.diameters`."""
     found = []
     width = tile.neighbors.shape[2]
     for part in in_chunks(tile.queries, 32 * width * width, BLOCK_BYTES):

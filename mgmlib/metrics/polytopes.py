@@ -22,6 +22,11 @@ class Tile:
     queries: torch.Tensor  # (B, 2) int64: tile, local number
     rows: np.ndarray  # (B,) int64 rows of z of the queries
 
+    def arrays(self):
+        """What the CPU loops take: gram, neighbors, counts (G, n) of neighbours, queries; numpy."""
+        tensors = (self.gram, self.neighbors, self.present.sum(2), self.queries)
+        return tuple(tensor.numpy() for tensor in tensors)
+
     def differences(self, tile, p, q):
         """⟨z_i − z_p, z_j − z_q⟩ for i ∈ N(p), j ∈ N(q), zero where absent: (B,), (B,), (B,) → (B, s, s)."""
         i, j = self.neighbors[tile, p][:, :, None], self.neighbors[tile, q][:, None, :]
