@@ -45,6 +45,14 @@ def test_error_policy_names_the_pair():
         mgm.nnk(np.concatenate([z, 2 * z[4:5]]), 5, duplicates="error")
 
 
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e30, 1e38])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_copies_are_found_at_any_scale(scale, dtype):
+    z = np.random.default_rng(0).uniform(1, 3, (500, 64)).round(1)
+    z = (np.concatenate([z, z[:100]]) * scale).astype(dtype)
+    assert mgm.nnk(z, 5).n_duplicates == 100
+
+
 def test_copies_in_other_groups_are_other_points():
     z = np.tile(np.random.default_rng(0).standard_normal((10, 4)), (3, 1))
     graph = mgm.nnk(z, 5, groups=np.repeat([0, 1, 2], 10))
@@ -64,6 +72,16 @@ def test_resolution_separates_rounding_from_distance():
     for distance, merged in ((1e-7, True), (1e-5, False)):
         points = check_points(np.vstack([z, z[0] + distance * step]).astype(np.float32))
         assert (representatives(points, groups)[5] == 0) == merged
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_resolution_follows_the_units_of_rbf(scale):
+    """What is one point does not depend on the units in which an RBF kernel's coordinates are given."""
+    x = np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32)
+    x[1] = x[0]
+    x[2] = x[3] + np.float32(1e-4)
+    graph = mgm.nnk(np.float32(scale) * x, 8, kernel="rbf", bandwidth=scale)
+    assert graph.n_duplicates == 1
 
 
 def test_a_thousand_copies_are_found_at_once():
@@ -113,6 +131,7 @@ def test_adversarial_sets_are_exact_or_refused(engine, data):
     [
         (dict(z=np.ones(5)), r"z: expected shape \(N, d\)"),
         (dict(z=np.ones((4, 0))), r"z: expected shape \(N, d\)"),
+        (dict(z=np.ones((0, 4))), r"z: expected shape \(N, d\)"),
         (dict(z=np.full((4, 2), np.nan)), "z: row 0, 1, 2, 3 holds NaN or Inf"),
         (dict(z=np.array([[1, 0], [0, 0], [0, 1], [1, 1.0]])), "z: row 1 is the zero vector"),
         (dict(z=np.ones((9, 3))), r"the set has 1 distinct points \(9 rows\), NNK needs at least 3"),

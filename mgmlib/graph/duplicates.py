@@ -22,16 +22,17 @@ def representatives(points, codes):
     -------
     (N,) int64: for each row the first row that is the same point (itself when there is none before it).
     """
-    lines = _project(points)
+    lines = points.project(_directions(points)).cpu().numpy()
     radius = 2 * points.resolution
+    reach = 4 * radius  # on the lines, whose coordinates are rounded too
     parent = np.arange(len(points))
     order, gap = np.lexsort((lines[:, 0], codes)), 1
     while gap < len(order):  # each row against its gap-th follower, until no pair is close enough
         left, right = order[:-gap], order[gap:]
-        near = (codes[left] == codes[right]) & (np.abs(lines[right, 0] - lines[left, 0]) <= radius)
+        near = (codes[left] == codes[right]) & (np.abs(lines[right, 0] - lines[left, 0]) <= reach)
         if not near.any():
             break
-        near &= (np.abs(lines[right] - lines[left]) <= radius).all(1)
+        near &= (np.abs(lines[right] - lines[left]) <= reach).all(1)
         left, right = _confirm(points, left[near], right[near], radius)
         gap += 1
         if len(left):  # the merged rows leave the line; what remains is compared afresh
@@ -40,13 +41,11 @@ def representatives(points, codes):
     return parent
 
 
-def _project(points):
-    """Float64 coordinates of all rows on `LINES` fixed random directions: (N, LINES)."""
+def _directions(points):
+    """`LINES` fixed random unit vectors: (d, LINES) float64."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(points.raw.shape[1], LINES, generator=generator, dtype=torch.float64)
-    directions = (directions / directions.norm(dim=0)).to(points.device)
-    blocks = torch.arange(len(points), device=points.device).split(8192)
-    return torch.cat([points.rows(rows) @ directions for rows in blocks]).cpu().numpy()
+    return (directions / directions.norm(dim=0)).to(points.device)
 
 
 def _confirm(points, left, right, radius):

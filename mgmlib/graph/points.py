@@ -23,6 +23,7 @@ class Points:
     peak: torch.Tensor  # (N, 1) float64, power of two: divides a row first, so that its norm cannot overflow
     norm: torch.Tensor  # (N, 1) float64: norm of the row so divided (cosine), 1 (rbf)
     shift: torch.Tensor  # (1, d) float64: 0 (cosine), the mean (rbf)
+    extent: float  # of the coordinates: 1 (cosine), the largest absolute value (rbf)
 
     def __len__(self):
         return self.raw.shape[0]
@@ -34,15 +35,25 @@ class Points:
 
     @property
     def resolution(self):
-        """Distance under which two points are one: normalising rounds each of them by about one eps."""
-        return 4 * torch.finfo(self.raw.dtype).eps
+        """Distance under which two points are one: rounding leaves about one eps of each coordinate open."""
+        return 4 * torch.finfo(self.raw.dtype).eps * self.extent
 
     def rows(self, ids):
         """Float64 rows at ``ids`` (any shape): (*ids.shape, d)."""
         rows = self.raw[ids].to(torch.float64, copy=True)
         if self.kernel == "rbf":
             return rows.sub_(self.shift)
-        return rows.div_(self.peak[ids]).div_(self.norm[ids])
+        if self.raw.dtype == torch.float64:
+            rows = rows.div_(self.peak[ids])
+        return rows.div_(self.norm[ids])
+
+    def project(self, directions):
+        """Coordinates of all rows on unit ``directions`` (d, m): (N, m), right to a few `resolution`s."""
+        ordinary = self.raw.dtype == torch.float32 and 1e-15 < self.norm.min() <= self.norm.max() < 1e15
+        if self.kernel == "cosine" and ordinary:  # without a float64 copy
+            return (self.raw @ directions.to(self.raw)).double() / self.norm
+        blocks = torch.arange(len(self), device=self.device).split(8192)
+        return torch.cat([self.rows(rows) @ directions for rows in blocks])
 
     def gram(self, ids, center=False):
         """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) float64."""
@@ -79,24 +90,40 @@ def check_points(z, kernel="cosine", bandwidth=None, device=None):
     if kernel == "rbf" and not (bandwidth and np.isfinite(bandwidth) and bandwidth > 0):
         raise ValueError(f"bandwidth: the RBF kernel needs a positive number, got {bandwidth!r}")
     raw = torch.as_tensor(z, device=device).detach()
-    if raw.ndim != 2 or not raw.shape[1]:
-        raise ValueError(f"z: expected shape (N, d) with d ≥ 1, got {tuple(raw.shape)}")
+    if raw.ndim != 2 or 0 in raw.shape:
+        raise ValueError(f"z: expected shape (N, d) with N, d ≥ 1, got {tuple(raw.shape)}")
     if raw.is_complex():
         raise ValueError(f"z: expected real numbers, got {raw.dtype}")
     if raw.dtype not in (torch.float32, torch.float64):
         raw = raw.float()
-    _refuse(~torch.isfinite(raw).all(1), "holds NaN or Inf")
-    largest = raw.abs().amax(1, keepdim=True).double()
-    ones = torch.ones_like(largest)
+    peak = _peaks(raw)
+    norm = torch.cat([_norms(*block) for block in _in_blocks(raw, peak)])
+    _refuse(~torch.isfinite(norm[:, 0]), "holds NaN or Inf")
     if kernel == "rbf":
-        _refuse(largest[:, 0] > LARGEST, f"holds a coordinate beyond {LARGEST:g}")
-        return Points(
-            raw, kernel, float(bandwidth), ones, ones, raw.mean(0, keepdim=True, dtype=torch.float64)
-        )
-    _refuse(largest[:, 0] == 0, "is the zero vector, which has no direction (cosine kernel)")
-    peak = torch.exp2(torch.floor(torch.log2(largest)))
-    norm = torch.cat([(r.double() / p).norm(dim=1, keepdim=True) for r, p in _in_blocks(raw, peak)])
-    return Points(raw, kernel, None, peak, norm, torch.zeros(1, raw.shape[1], device=raw.device))
+        largest = raw.abs().amax(1)
+        _refuse(largest > LARGEST, f"holds a coordinate beyond {LARGEST:g}")
+        ones = torch.ones_like(norm)
+        mean = raw.mean(0, keepdim=True, dtype=torch.float64)
+        return Points(raw, kernel, float(bandwidth), ones, ones, mean, extent=float(largest.max()))
+    _refuse(norm[:, 0] == 0, "is the zero vector, which has no direction (cosine kernel)")
+    return Points(raw, kernel, None, peak, norm, torch.zeros(1, raw.shape[1], device=raw.device), extent=1.0)
+
+
+def _peaks(raw):
+    """(N, 1) float64 powers of two that keep squares in range; float32 squares are in range as they are."""
+    ones = torch.ones(len(raw), 1, dtype=torch.float64, device=raw.device)
+    if raw.dtype == torch.float32:
+        return ones
+    largest = raw.abs().amax(1, keepdim=True)
+    usable = torch.isfinite(largest) & (largest > 0)
+    return torch.exp2(torch.floor(torch.log2(torch.where(usable, largest, 1.0))))
+
+
+def _norms(raw, peak):
+    """(B, 1) float64 norms of the rows over their peaks."""
+    if raw.dtype == torch.float64:
+        raw = raw / peak
+    return torch.linalg.vector_norm(raw, dim=1, keepdim=True, dtype=torch.float64)
 
 
 def _in_blocks(raw, peak, rows=8192):
