@@ -7,7 +7,7 @@ A *store* is the folder of one embedding, named by the sha256 of all that determ
 - ``spec.json``, what the folder's name is the hash of, for people to read.
 
 CHECK is the beginning of the file's own sha256: ``numpy.load`` opens the file, and a damaged one is known.
-Nothing is locked. A file appears under its name complete or not at all (``os.replace``), the whole appears
+Nothing is locked. A file appears under its name complete or not at all (``os.link``), the whole appears
 before the shards go, and every writer computes the same rows: a process may be killed at any moment, and
 several may share a store.
 """
@@ -99,10 +99,10 @@ class Store:
         if self.folder is not None:
             parts = _npy(self.z[start:stop])
             name = f"rows-{start:09d}-{stop:09d}-{_check(parts)}.npy"
-            met = (self.folder / name).exists()
-            if not met:
-                self._on_disk(lambda: self._write(name, parts))
-                self._seen.add(name)
+            met = (
+                self._on_disk(lambda: (self.folder / name).exists() or not self._write(name, parts)) or False
+            )
+            self._seen.add(name)
         return met
 
     def finish(self):
@@ -168,7 +168,7 @@ class Store:
                 (self.folder / name).unlink(missing_ok=True)
 
     def _write(self, name, parts, durable=False):
-        """Write a file that appears under its name complete or not at all."""
+        """Write a file that appears under its name complete or not at all; False where another was first."""
         draft = self.folder / f".tmp-{uuid.uuid4().hex}"
         try:
             with open(draft, "wb") as file:
@@ -176,15 +176,14 @@ class Store:
                 if durable:  # the shards go after this: the whole must outlive a power cut, too
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(draft, self.folder / name)
-        except OSError:
+            return _publish(draft, self.folder / name)
+        finally:
             draft.unlink(missing_ok=True)
-            raise
 
     def _on_disk(self, action):
         """Run an action on the folder; where the disk refuses, say so once and go on without a cache."""
         try:
-            action()
+            return action()
         except OSError as error:
             warnings.warn(
                 f"the embedding cache {self.folder} cannot be used ({error}); going on without it: what is "
@@ -193,6 +192,18 @@ class Store:
                 stacklevel=5,
             )
             self.folder = None
+            return None
+
+
+def _publish(draft, path):
+    """Give a draft its name. Of two processes that do so at once, exactly one is told True."""
+    try:
+        os.link(draft, path)  # fails where the name is taken, which os.replace would not tell
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        os.replace(draft, path)
+    return True
 
 
 def _npy(rows):

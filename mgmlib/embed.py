@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -224,13 +225,18 @@ class _Todo:
     """The ranges still to do, as a sampler: what another process has done meanwhile is left out."""
 
     def __init__(self, store, batch_size):
-        self.store, self.spans, self.backwards = store, deque(store.missing(batch_size)), False
+        self.store, self.spans = store, deque(store.missing(batch_size))
 
     def __iter__(self):
         while self.spans:
-            span = self.spans.pop() if self.backwards else self.spans.popleft()
+            span = self.spans.popleft()
             if not self.store.has(*span):
                 yield span
+
+    def leap(self):
+        """Go on from a place at random: at any fixed one, two runs that met could meet again."""
+        if self.spans:
+            self.spans.rotate(secrets.randbelow(len(self.spans)))
 
 
 def _fill(store, encoder, images, spec, device, batch_size, workers, progress):
@@ -250,7 +256,7 @@ def _fill(store, encoder, images, spec, device, batch_size, workers, progress):
             z = encoder(x.to(device, non_blocking=True)).float()
             _check_finite(z, images, start, spec["n_views"])
             if store.put(start, stop, z.cpu().numpy()):
-                todo.backwards = True  # another run is here already: go on from the far end
+                todo.leap()  # another run is here already
             bar.update(int(store.done.sum()) - bar.n)
 
 

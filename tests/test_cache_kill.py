@@ -94,7 +94,7 @@ def die_at(fatal):
         return HalfWritten(path, "w") if "w" in mode else open(path, mode)
 
     cache.open = opened
-    os.replace, os.fsync, Path.unlink = wrapped(os.replace), wrapped(os.fsync), wrapped(Path.unlink)
+    os.link, os.fsync, Path.unlink = wrapped(os.link), wrapped(os.fsync), wrapped(Path.unlink)
 
 
 def start(folder, log=None, pause=0.0, batch_size=BATCH, fatal_operation=None, barrier=None):

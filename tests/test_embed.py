@@ -283,15 +283,17 @@ def test_an_unusable_folder_is_a_warning_that_names_it(encoder, images, tmp_path
 def test_a_disk_that_fills_up_costs_the_cache_and_not_the_result(encoder, images, tmp_path, monkeypatch):
     import errno
 
-    replaced, replace = [], os.replace
+    published, link = [], os.link
+
+    def refused(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     def full(source, target):
-        replaced.append(target)
-        if len(replaced) > 3:  # spec.json and two shards
-            raise OSError(errno.ENOSPC, "No space left on device")
-        replace(source, target)
+        published.append(target)
+        (link if len(published) <= 3 else refused)(source, target)  # spec.json and two shards
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "replace", refused)
     with pytest.warns(UserWarning, match="No space left") as caught:
         e = quiet(encoder, images, "all", 3, cache=tmp_path, batch_size=4)
     assert len(caught) == 1
@@ -299,6 +301,16 @@ def test_a_disk_that_fills_up_costs_the_cache_and_not_the_result(encoder, images
     assert not list(tmp_path.rglob(".tmp-*"))
     assert e.z.tobytes() == quiet(encoder, images, "all", 3, batch_size=4).z.tobytes()
     assert quiet(encoder, images, "all", 3, cache=tmp_path, batch_size=4).meta["cached_rows"] == 8
+
+
+def test_a_file_system_without_hard_links_will_do(encoder, images, tmp_path, monkeypatch):
+    def unsupported(source, target):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    e = quiet(encoder, images, "all", 3, cache=tmp_path, batch_size=4)
+    assert quiet(encoder, images, "all", 3, cache=tmp_path).meta["cached_rows"] == len(e)
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 # ---- imports
