@@ -99,9 +99,7 @@ class Store:
         if self.folder is not None:
             parts = _npy(self.z[start:stop])
             name = f"rows-{start:09d}-{stop:09d}-{_check(parts)}.npy"
-            met = (
-                self._on_disk(lambda: (self.folder / name).exists() or not self._write(name, parts)) or False
-            )
+            met = self._on_disk(lambda: self._write(name, parts)) is False
             self._seen.add(name)
         return met
 
@@ -125,8 +123,7 @@ class Store:
 
     def _open(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "spec.json").exists():
-            self._write("spec.json", [json.dumps(self._spec, sort_keys=True, indent=1).encode()])
+        self._write("spec.json", [json.dumps(self._spec, sort_keys=True, indent=1).encode()])
         for file in self.folder.glob(".tmp-*"):
             with contextlib.suppress(OSError):  # gone by now, or not ours to remove: it does no harm
                 if time.time() - file.stat().st_mtime > _STALE:
@@ -169,6 +166,8 @@ class Store:
 
     def _write(self, name, parts, durable=False):
         """Write a file that appears under its name complete or not at all; False where another was first."""
+        if (self.folder / name).exists():
+            return False
         draft = self.folder / f".tmp-{uuid.uuid4().hex}"
         try:
             with open(draft, "wb") as file:

@@ -8,7 +8,7 @@ import torch
 from mgmlib.graph import authors, fused, lawson_hanson, tableau
 from mgmlib.graph.duplicates import representatives
 from mgmlib.graph.neighbors import as_rows, blocks, select
-from mgmlib.graph.points import check_groups, check_points
+from mgmlib.graph.points import check_choice, check_groups, check_points
 
 SOLVERS = ("exact", "authors")
 DUPLICATES = ("merge", "keep", "error")
@@ -213,13 +213,9 @@ def _check_options(k, solver, duplicates, tol, engine):
         raise ValueError(f"k: expected a positive integer, got {k!r}")
     if not 0 <= tol < 1:
         raise ValueError(f"tol: expected a number in [0, 1), got {tol!r}")
-    for name, value, known in (
-        ("solver", solver, SOLVERS),
-        ("duplicates", duplicates, DUPLICATES),
-        ("engine", engine, (None, "numba", "torch")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, known))}")
+    check_choice("solver", solver, SOLVERS)
+    check_choice("duplicates", duplicates, DUPLICATES)
+    check_choice("engine", engine, (None, "numba", "torch"))
 
 
 def _check_distinct(codes, names, copy, queries, grouped):

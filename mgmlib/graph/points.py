@@ -85,8 +85,7 @@ def check_points(z, kernel="cosine", bandwidth=None, device=None):
     ValueError
         If ``z`` has another shape, a NaN, an infinite or (cosine) a zero row: the row is named.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel: got {kernel!r}, expected one of {', '.join(KERNELS)}")
+    check_choice("kernel", kernel, KERNELS)
     if kernel == "rbf" and not (bandwidth and np.isfinite(bandwidth) and bandwidth > 0):
         raise ValueError(f"bandwidth: the RBF kernel needs a positive number, got {bandwidth!r}")
     raw = torch.as_tensor(z, device=device).detach()
@@ -136,6 +135,12 @@ def _refuse(bad, what):
         rows = torch.nonzero(bad)[:, 0].tolist()
         shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
         raise ValueError(f"z: row {shown} {what} ({len(rows)} of {len(bad)} rows)")
+
+
+def check_choice(name, value, known):
+    """Refuse a value of the argument ``name`` that is not among the ``known`` ones."""
+    if value not in known:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, known))}")
 
 
 def check_groups(groups, n):

@@ -1,5 +1,6 @@
 """Maximum likelihood dimension of Levina and Bickel."""
 
+from mgmlib.graph.points import check_choice
 from mgmlib.metrics.nearest import nearest_distances
 
 VARIANTS = {  # name -> (neighbours that do not count, inverse of the mean inverse?)
@@ -38,8 +39,7 @@ def levina_bickel(z, k=20, variant="harmonic"):
         If fewer than k + 1 rows are distinct, rows are not finite, or neighbours are equally far (of one row
         for the means, of all for the harmonic variants), so that the estimate has no bound.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant: got {variant!r}, expected one of {', '.join(VARIANTS)}")
+    check_choice("variant", variant, VARIANTS)
     if k < 3:
         raise ValueError(f"k: expected 3 neighbours or more, got {k}")
     lost, harmonic = VARIANTS[variant]

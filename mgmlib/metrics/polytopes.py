@@ -65,12 +65,9 @@ def polytopes(graph, z, hops):
 def _neighbor_table(graph, z, n, hops):
     """(N, s) neighbours of every point that matters, −1 pads."""
     pairs = [(graph.queries, graph.indices, graph.support)]
-    known = np.zeros(n, dtype=bool)
-    known[graph.queries] = True
-    missing = np.setdiff1d(graph.indices[graph.support], np.flatnonzero(known)) if hops == 2 else ()
+    missing = np.setdiff1d(graph.indices[graph.support], graph.queries) if hops == 2 else ()
     if len(missing):
-        options = {name: value for name, value in graph.settings.items()}
-        more = nnk(z, queries=missing, groups=graph.groups, **options)
+        more = nnk(z, queries=missing, groups=graph.groups, **graph.settings)
         pairs.append((more.queries, more.indices, more.support))
     width = max(int(support.sum(1).max()) for _, _, support in pairs)
     table = np.full((n, width), -1)

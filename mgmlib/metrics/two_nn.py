@@ -2,6 +2,7 @@
 
 import torch
 
+from mgmlib.graph.points import check_choice
 from mgmlib.metrics.nearest import nearest_distances
 
 VARIANTS = ("fit", "mle")
@@ -27,8 +28,7 @@ def two_nn(z, variant="fit", discard=0.1):
         If fewer than three rows are distinct, rows are not finite, or all first and second neighbours lie
         equally far.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant: got {variant!r}, expected one of {', '.join(VARIANTS)}")
+    check_choice("variant", variant, VARIANTS)
     if not 0 <= discard < 1:
         raise ValueError(f"discard: expected a share in [0, 1), got {discard!r}")
     distance = nearest_distances(z, 2)
