@@ -39,10 +39,13 @@ _HOME = {  # public name -> the module that defines it
     "two_nn": "metrics",
     "levina_bickel": "metrics",
 }
+_MODULES = ("models",)  # reached as attributes, too: mgm.models.table()
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name):
+    if name in _MODULES:
+        return import_module(f"mgmlib.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mgmlib' has no attribute {name!r}")
     value = getattr(import_module(f"mgmlib.{_HOME[name]}"), name)
@@ -51,7 +54,7 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, *_MODULES])
 
 
 class _Package(ModuleType):

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from torch import nn
 
+from mgmlib.models.catalogue import PADDED, PUBLISHED
 from mgmlib.models.encoder import Encoder
 from mgmlib.steps import Preprocessing
 
@@ -15,6 +16,7 @@ MODELS = {
     "timm:": ("timm_models", "timm_encoder"),
     "efficientnet-lite0": ("efficientnet_lite0", "efficientnet_lite0"),
 }
+MODELS |= {name: ("published", "published_encoder") for name in PUBLISHED if name not in MODELS}
 
 
 def load_model(
@@ -29,19 +31,22 @@ def load_model(
     interpolation="bilinear",
     mean=None,
     std=None,
+    padding=None,
 ):
     """An encoder in eval mode: images (B, 3, H, W) in [0, 1] to (B, d), its own normalisation inside.
 
     Parameters
     ----------
     name : str or torch.nn.Module
-        ``"timm:NAME"``, any timm architecture, its pooled features before the classifier;
-        ``"efficientnet-lite0"``, with the ImageNet weights that a Python package ships; or a module of your
-        own, that takes normalised images.
+        A published model by its name in `mgmlib.models.table`, such as ``"simclr-v2"`` or
+        ``"efficientnet-lite0"`` (whose weights a Python package ships); ``"timm:NAME"``, any timm
+        architecture, its pooled features before the classifier; or a module of your own, that takes
+        normalised images.
     weights : {"pretrained", "random"} or path
-        Published weights; initial weights drawn from ``seed``; or a safetensors or torch file, read without
-        running any of it, whose keys and shapes must all agree (a classifier that the encoder lacks is left
-        out).
+        Published weights, fetched once (`mgmlib.models.download.fetch`); initial weights drawn from ``seed``;
+        or a file of weights, for a published model in the layout in which it is published, or under the
+        encoder's own names. No file's code is run, and all names and shapes must agree: what the encoder
+        lacks (heads, queues) must be known as such.
     seed : int
         For ``weights="random"``. The global generator is neither used nor changed.
     layer : str, optional
@@ -59,6 +64,10 @@ def load_model(
         Modules only.
     mean, std : three floats, optional
         Modules only: normalisation of the channels in units of [0, 1]; default none (0 and 1).
+    padding : {"symmetric", "same"}, optional
+        ``"byol"``, ``"simclr-v1"`` and ``"simclr-v2"`` only, which were trained with TensorFlow's padding
+        ``"same"``. Default ``"symmetric"``, torchvision's: the published transfer numbers of these
+        checkpoints (arXiv 2011.13377) were measured with it.
 
     Returns
     -------
@@ -88,6 +97,10 @@ def load_model(
             raise ValueError(
                 f"{option}: {name!r} brings its own preprocessing; only a module takes {option}="
             )
+    if padding not in (None, "symmetric", "same"):
+        raise ValueError(f"padding={padding!r}: expected 'symmetric' or 'same'")
+    if padding is not None and name not in PADDED:
+        raise ValueError(f"padding: {name!r} has one padding; only {', '.join(PADDED)} take padding=")
     prefix, colon, rest = name.partition(":")
     if prefix + colon not in MODELS or (colon and not rest):
         close = difflib.get_close_matches(name, [*MODELS, "timm:NAME"], n=3, cutoff=0.4)
@@ -96,4 +109,7 @@ def load_model(
         raise ValueError(f"name={name!r}: unknown model. Known: {known}, or a torch module.{hint}")
     module, function = MODELS[prefix + colon]
     build = getattr(import_module(f"mgmlib.models.{module}"), function)
-    return build(rest or name, weights=weights, seed=seed, layer=layer, pool=pool, input_size=input_size)
+    options = {"padding": padding or "symmetric"} if name in PADDED else {}
+    return build(
+        rest or name, weights=weights, seed=seed, layer=layer, pool=pool, input_size=input_size, **options
+    )

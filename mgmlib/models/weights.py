@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import torch
+
+from mgmlib.models.containers import kind_of, read_safetensors, read_torch
 
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts commonly keep the weights
 
@@ -20,22 +21,10 @@ def seeded(seed):
 
 def read_weights(path):
     """State dict of a safetensors or torch file (``weights_only=True``: nothing in the file is run)."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"weights={str(path)!r}: no such file; expected 'pretrained', 'random' or a path"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"weights={str(path)!r}: not a readable safetensors or torch weights file: {error}"
-        ) from error
+    kind = kind_of(path)
+    if kind == "bundle":
+        raise ValueError(f"weights={str(path)!r}: a TensorFlow checkpoint, which this model does not read")
+    state = read_safetensors(path) if kind == "safetensors" else read_torch(path)
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
