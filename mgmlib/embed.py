@@ -80,6 +80,7 @@ def embed(
     workers=0,
     cache=True,
     progress=True,
+    fill=None,
 ):
     """Embed the views of images.
 
@@ -111,6 +112,8 @@ def embed(
         finished is kept, but for the batch in flight.
     progress : bool
         Show a bar on long runs, where tqdm is installed.
+    fill : callable, optional
+        What computes the rows that are not there yet; this process by default, see `mgmlib.cluster.embed`.
 
     Returns
     -------
@@ -130,11 +133,10 @@ def embed(
     root = None if cache is False else cache_folder() if cache is True else Path(cache)
 
     store = Store(root, spec, (len(images) * n_views, encoder.dim))
-    found = int(store.done.sum())
+    found, how = int(store.done.sum()), {"device": device_name(device), "batch_size": batch_size}
     if found < len(store.done):
-        with _ready(encoder, device, precision):
-            batch_size = batch_size or batch_size_for(encoder, device)
-            _fill(store, encoder, images, spec, device, batch_size, workers, progress)
+        with progress_bar(len(store.done), found, progress) as bar:
+            how = (fill or _fill)(store, encoder, images, spec, device, batch_size, workers, bar)
     store.finish()
 
     seconds = time.perf_counter() - started
@@ -145,8 +147,7 @@ def embed(
         "encoder": encoder.name,
         "layer": encoder.layer,
         "images": images.name,
-        "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
-        "batch_size": batch_size,
+        **how,
         "cached_rows": found,
         "seconds": seconds,
         "images_per_second": (len(store.done) - found) / seconds,
@@ -239,29 +240,43 @@ class _Todo:
             self.spans.rotate(secrets.randbelow(len(self.spans)))
 
 
-def _fill(store, encoder, images, spec, device, batch_size, workers, progress):
+def _fill(store, encoder, images, spec, device, batch_size, workers, bar):
     """Compute the rows that the store does not have; each batch is on disk before the next begins."""
-    todo = _Todo(store, batch_size)
+    with ready(encoder, device, spec["precision"]):
+        batch_size = batch_size or batch_size_for(encoder, device)
+        todo = _Todo(store, batch_size)
+        for start, stop, z in rows_of(encoder, images, spec, device, todo, workers):
+            if store.put(start, stop, z):
+                todo.leap()  # another run is here already
+            bar.update(int(store.done.sum()) - bar.n)
+    return {"device": device_name(device), "batch_size": batch_size}
+
+
+def rows_of(encoder, images, spec, device, spans, workers):
+    """Yield (start, stop, float32 rows) for each range of views; the encoder has to be `ready`."""
     settings = (spec["setting"], spec["n_views"], encoder.preprocessing, spec["seed"], spec["strength"])
     loader = torch.utils.data.DataLoader(
         _Batches(images, *settings),
-        sampler=todo,
+        sampler=spans,
         batch_size=None,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # or the loader draws from the global one
     )
-    with _bar(len(store.done), int(store.done.sum()), progress) as bar:
-        for start, stop, x in loader:
-            z = encoder(x.to(device, non_blocking=True)).float()
-            _check_finite(z, images, start, spec["n_views"])
-            if store.put(start, stop, z.cpu().numpy()):
-                todo.leap()  # another run is here already
-            bar.update(int(store.done.sum()) - bar.n)
+    for start, stop, x in loader:
+        z = encoder(x.to(device, non_blocking=True)).float()
+        _check_finite(z, images, start, spec["n_views"])
+        yield start, stop, z.cpu().numpy()
+
+
+def device_name(device):
+    """What the device is called where results are shown; a GPU by its model, where it can be asked."""
+    known = device.type == "cuda" and torch.cuda.is_available()
+    return f"{device} ({torch.cuda.get_device_name(device)})" if known else str(device)
 
 
 @contextlib.contextmanager
-def _ready(encoder, device, precision):
+def ready(encoder, device, precision):
     """The encoder on a device, in eval mode, under inference mode and autocast; then all as it was."""
     training, home = {module: module.training for module in encoder.modules()}, encoder.mean.device
     relaid, full_precision = False, contextlib.nullcontext()
@@ -343,7 +358,7 @@ def _check_finite(z, images, start, n_views):
 
 
 @contextlib.contextmanager
-def _bar(total, initial, progress):
+def progress_bar(total, initial, progress):
     """A progress bar over rows on stderr, shown once a run takes longer than two seconds."""
     bar = _NoBar()
     if progress:
