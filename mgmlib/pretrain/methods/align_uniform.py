@@ -7,6 +7,7 @@ from mgmlib.pretrain.heads import by_size, mlp, unit
 from mgmlib.pretrain.losses import in_float32
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.simclr import SIMCLR
+from mgmlib.pretrain.parallel import gather
 
 
 @in_float32
@@ -41,5 +42,5 @@ class AlignUniform(Method):
 
     def forward(self, views, batch):
         """Both terms, on one batch of both views, as the authors run it."""
-        z1, z2 = (unit(z) for z in by_size(self.online, views))
+        z1, z2 = (gather(unit(z)) for z in by_size(self.online, views))
         return align_uniform_loss(z1, z2, self.alpha, self.t, self.weights)

@@ -6,6 +6,7 @@ from mgmlib.pretrain.heads import mlp
 from mgmlib.pretrain.losses import in_float32
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.byol import FIRST, SECOND
+from mgmlib.pretrain.parallel import gather
 
 
 @in_float32
@@ -34,4 +35,4 @@ class BarlowTwins(Method):
 
     def forward(self, views, batch):
         """Cross-correlation of the two views against the identity."""
-        return barlow_twins_loss(*(self.projector(self.backbone(v)) for v in views), self.redundancy)
+        return barlow_twins_loss(*(gather(self.projector(self.backbone(v))) for v in views), self.redundancy)

@@ -8,6 +8,7 @@ from mgmlib.pretrain.losses import in_float32, sinkhorn
 from mgmlib.pretrain.memory import Bank, Clusters
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.swav import MULTICROP
+from mgmlib.pretrain.parallel import gather
 
 
 @in_float32
@@ -52,14 +53,15 @@ class DeepClusterv2(Method):
 
     def forward(self, views, batch):
         """Cross-entropy to the image's centroid, mean over views and heads; then the banks learn."""
-        features = [unit(z) for z in by_size(self.online, views)]
+        features = [gather(unit(z)) for z in by_size(self.online, views)]
+        index = gather(batch.index)
         losses = []
         for head, cells in enumerate(self.clusters):
             if cells.fitted:
-                labels = cells.labels[batch.index]
+                labels = cells.labels[index]
             else:
                 labels = sinkhorn(features[head % 2] @ cells.centroids.T, 0.05).argmax(1)
             losses += [nearest_centroid(z, cells.centroids, labels, self.tau) for z in features]
         for bank, z in zip(self.banks, features[:2], strict=True):
-            bank.update(batch.index, z)
+            bank.update(index, z)
         return sum(losses) / len(losses)

@@ -10,6 +10,7 @@ from mgmlib.pretrain.losses import swapped_prediction
 from mgmlib.pretrain.memory import Momentum
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.byol import FIRST, SECOND
+from mgmlib.pretrain.parallel import gather
 
 FULL = (replace(FIRST, scale=(0.3, 1)), replace(SECOND, scale=(0.3, 1)))
 SMALL = replace(FIRST, scale=(0.1, 0.4), zoom=0.5, blur=0.5)
@@ -52,8 +53,8 @@ class DINO(Method):
     def forward(self, views, batch):
         """Cross-entropy of every view with the teacher's other full view; then the centre moves."""
         rest = batch.progress < self.frozen
-        scores = [self.prototypes(z, rest) for z in by_size(self.online, views)]
-        taught = by_size(self.teacher, views[:2])
+        scores = [self.prototypes(gather(z), rest) for z in by_size(self.online, views)]
+        taught = [gather(t) for t in by_size(self.teacher, views[:2])]
         cold, warm = self.teacher_tau
         tau = cold + (warm - cold) * min(1, batch.progress / self.warmup)
         codes = [((t - self.center) / tau).softmax(1) for t in taught]

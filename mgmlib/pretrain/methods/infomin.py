@@ -3,6 +3,7 @@
 from mgmlib.pretrain.heads import Jigsaw, mlp, unit
 from mgmlib.pretrain.losses import info_nce
 from mgmlib.pretrain.methods.moco import MoCo
+from mgmlib.pretrain.parallel import gather
 from mgmlib.pretrain.views import View
 
 JITTER = (0.8, 0.8, 0.8, 0.2)
@@ -37,8 +38,8 @@ class InfoMin(MoCo):
 
     def forward(self, views, batch):
         """InfoNCE of the first view and of the jigsaw against the second's key; ``jigsaw``: weight of it."""
-        query, key = unit(self.online(views[0])), unit(self.twin(views[1]))
-        puzzle = unit(self.jigsaw(self.backbone, views[2]))
+        query, key = gather(unit(self.online(views[0]))), gather(unit(self.twin(views[1])))
+        puzzle = gather(unit(self.jigsaw(self.backbone, views[2])))
         whole, parts = (info_nce(z, key, self.queue.rows(), self.tau) for z in (query, puzzle))
         self.queue.push(key)
         return (1 - self.weight) * whole + self.weight * parts

@@ -6,6 +6,7 @@ from mgmlib.pretrain.heads import mlp, unit
 from mgmlib.pretrain.losses import log_normalizer, nce
 from mgmlib.pretrain.memory import Bank
 from mgmlib.pretrain.methods.base import Method
+from mgmlib.pretrain.parallel import gather
 from mgmlib.pretrain.views import View
 
 
@@ -29,9 +30,9 @@ class InsDis(Method):
 
     def forward(self, views, batch):
         """NCE of the image's feature; then the bank learns it."""
-        feature = unit(self.head(self.backbone(views[0])))
-        loss = self.nce(feature, batch.index, self.draw_noise(batch.rng))
-        self.bank.update(batch.index, feature)
+        feature, index = gather(unit(self.head(self.backbone(views[0])))), gather(batch.index)
+        loss = self.nce(feature, index, self.draw_noise(batch.rng))
+        self.bank.update(index, feature)
         return loss
 
     def draw_noise(self, rng):

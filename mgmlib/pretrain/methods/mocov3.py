@@ -7,6 +7,7 @@ from mgmlib.pretrain.losses import batch_nce
 from mgmlib.pretrain.memory import Momentum
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.byol import FIRST, SECOND
+from mgmlib.pretrain.parallel import gather
 
 
 class MoCov3(Method):
@@ -40,8 +41,8 @@ class MoCov3(Method):
 
     def forward(self, views, batch):
         """Each view's prediction finds the other's key; the loss is times 2 tau, as published."""
-        queries = [unit(self.predictor(self.online(v))) for v in views]
-        keys = [unit(self.twin(v)) for v in views]
+        queries = [gather(unit(self.predictor(self.online(v)))) for v in views]
+        keys = [gather(unit(self.twin(v))) for v in views]
         losses = [batch_nce(q, k, self.tau) for q, k in zip(queries, reversed(keys), strict=True)]
         return 2 * self.tau * sum(losses)
 

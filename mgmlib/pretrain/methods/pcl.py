@@ -8,6 +8,7 @@ from mgmlib.pretrain.heads import unit
 from mgmlib.pretrain.losses import in_float32, info_nce
 from mgmlib.pretrain.memory import Bank, Clusters
 from mgmlib.pretrain.methods.moco import V1, V2, MoCo
+from mgmlib.pretrain.parallel import gather
 
 
 @in_float32
@@ -76,14 +77,15 @@ class PCL(MoCo):
 
     def forward(self, views, batch):
         """InfoNCE against the queue, and the mean over clusterings of ProtoNCE (eq. 11)."""
-        query, key = unit(self.online(views[0])), unit(self.twin(views[1]))
+        query, key = gather(unit(self.online(views[0]))), gather(unit(self.twin(views[1])))
+        index = gather(batch.index)
         loss = info_nce(query, key, self.queue.rows(), self.tau)
         self.queue.push(key)
-        self.bank.update(batch.index, key)
+        self.bank.update(index, key)
         if not self.clusters[0].fitted:
             return loss
         terms = [
-            proto_nce(query, cells.centroids, phi, cells.labels[batch.index])
+            proto_nce(query, cells.centroids, phi, cells.labels[index])
             for cells, phi in zip(self.clusters, self.concentration.split(self.sizes), strict=True)
         ]
         return loss + sum(terms) / len(terms)

@@ -2,6 +2,7 @@
 
 from mgmlib.pretrain.heads import Jigsaw, mlp, unit
 from mgmlib.pretrain.methods.insdis import InsDis
+from mgmlib.pretrain.parallel import gather
 from mgmlib.pretrain.views import View
 
 
@@ -31,10 +32,10 @@ class PIRL(InsDis):
 
     def forward(self, views, batch):
         """NCE of both against the same noise, ``jigsaw`` the second's weight; the bank learns the first."""
-        image, patches = views
-        feature = unit(self.head(self.backbone(image)))
-        puzzle = unit(self.jigsaw(self.backbone, patches))
+        (image, patches), index = views, gather(batch.index)
+        feature = gather(unit(self.head(self.backbone(image))))
+        puzzle = gather(unit(self.jigsaw(self.backbone, patches)))
         noise = self.draw_noise(batch.rng)
-        whole, parts = (self.nce(z, batch.index, noise) for z in (feature, puzzle))
-        self.bank.update(batch.index, feature)
+        whole, parts = (self.nce(z, index, noise) for z in (feature, puzzle))
+        self.bank.update(index, feature)
         return (1 - self.weight) * whole + self.weight * parts

@@ -8,6 +8,7 @@ from mgmlib.pretrain.losses import sinkhorn, swapped_prediction
 from mgmlib.pretrain.memory import Bank
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.swav import MULTICROP
+from mgmlib.pretrain.parallel import gather
 
 
 class SeLav2(Method):
@@ -54,14 +55,15 @@ class SeLav2(Method):
 
     def forward(self, views, batch):
         """Swapped prediction of labels, mean over heads; then the banks learn."""
-        features = [unit(z) for z in by_size(self.online, views)]
+        features = [gather(unit(z)) for z in by_size(self.online, views)]
+        index = gather(batch.index)
         losses, first_pass = [], bool(self.labels[0, 0, 0] < 0)
         for head, labels in zip(self.heads, self.labels, strict=True):
             scores = [head(z) for z in features]
-            own = [self.assign(s) for s in scores[:2]] if first_pass else labels[:, batch.index]
+            own = [self.assign(s) for s in scores[:2]] if first_pass else labels[:, index]
             losses.append(swapped_prediction(scores, own, self.tau))
         for bank, z in zip(self.banks, features[:2], strict=True):
-            bank.update(batch.index, z)
+            bank.update(index, z)
         return sum(losses) / len(losses)
 
     def after_step(self, progress):

@@ -10,6 +10,7 @@ from mgmlib.pretrain.heads import mlp, unit
 from mgmlib.pretrain.losses import in_float32
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.simclr import SIMCLR
+from mgmlib.pretrain.parallel import gather
 
 
 @in_float32
@@ -45,5 +46,5 @@ class Sigmoid(Method):
 
     def forward(self, views, batch):
         """The loss of all pairs of a first and a second view."""
-        z1, z2 = (unit(self.projector(self.backbone(v))) for v in views)
+        z1, z2 = (gather(unit(self.projector(self.backbone(v)))) for v in views)
         return sigmoid_loss(z1, z2, self.log_scale, self.bias)

@@ -5,6 +5,7 @@ from mgmlib.pretrain.heads import mlp
 from mgmlib.pretrain.losses import in_float32
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.simclr import SIMCLR
+from mgmlib.pretrain.parallel import gather
 
 
 class Spectral(Method):
@@ -19,5 +20,5 @@ class Spectral(Method):
 
     def forward(self, views, batch):
         """The spectral contrastive loss of the two views, `mgmlib.metrics`' own."""
-        z1, z2 = (self.projector(self.backbone(v)) for v in views)
+        z1, z2 = (gather(self.projector(self.backbone(v))) for v in views)
         return in_float32(spectral_contrastive_loss)(z1, z2, self.mu)

@@ -6,6 +6,7 @@ from mgmlib.pretrain.heads import mlp
 from mgmlib.pretrain.losses import in_float32
 from mgmlib.pretrain.methods.base import Method
 from mgmlib.pretrain.methods.byol import FIRST, SECOND
+from mgmlib.pretrain.parallel import gather
 
 
 @in_float32
@@ -36,4 +37,4 @@ class VICReg(Method):
 
     def forward(self, views, batch):
         """The three terms on the two views."""
-        return vicreg_loss(*(self.projector(self.backbone(v)) for v in views), self.weights)
+        return vicreg_loss(*(gather(self.projector(self.backbone(v))) for v in views), self.weights)
