@@ -117,4 +117,4 @@ def swapped_prediction(scores, codes, tau):
         Mean over all pairs of views.
     """
     pairs = [(s, code) for a, code in enumerate(codes) for v, s in enumerate(scores) if v != a]
-    return sum(F.cross_entropy(s.float() / tau, code) for s, code in pairs) / len(pairs)
+    return sum(F.cross_entropy(s / tau, code) for s, code in pairs) / len(pairs)

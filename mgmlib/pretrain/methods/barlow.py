@@ -31,7 +31,7 @@ class BarlowTwins(Method):
     ):
         super().__init__(backbone, n_images, n_classes, generator)
         self.redundancy = redundancy
-        self.projector = mlp(self.dim, hidden, out, layers)
+        self.projector = mlp(self.dim, hidden, out, layers, bias=False)  # the loss does not see a shift
 
     def forward(self, views, batch):
         """Cross-correlation of the two views against the identity."""

@@ -33,7 +33,7 @@ class VICReg(Method):
     ):
         super().__init__(backbone, n_images, n_classes, generator)
         self.weights = weights
-        self.projector = mlp(self.dim, hidden, out, layers)
+        self.projector = mlp(self.dim, hidden, out, layers, bias=False)  # the loss does not see a shift
 
     def forward(self, views, batch):
         """The three terms on the two views."""
