@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 
 import torch
 
+from mgmlib.models.safe_pickle import RefusedPickle, read_pickle
 from mgmlib.models.tensor_bundle import MAGIC
 
 _LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the magic number, as pickled
@@ -69,6 +71,8 @@ def _ends_as_bundle(path):
 
 def read_torch(path):
     """What a torch file holds, tensors on the CPU; code in it is refused, and named (``weights_only``)."""
+    if kind_of(path) == "pickle":
+        raise ValueError(f"weights={str(path)!r}: not a readable weights file: {_of_pickle(path)}")
     mapped = zipfile.is_zipfile(path)  # the memory banks beside the weights then stay on disk
     try:
         # argparse's Namespace is a bare bag of attributes: training scripts save their options in one.
@@ -92,12 +96,22 @@ def read_safetensors(path):
         ) from error
 
 
+def _of_pickle(path):
+    """Why a bare pickle, which torch has not written, is no weights: the name that it asks for, if any."""
+    try:
+        read_pickle(path)
+    except RefusedPickle as error:
+        return f"a pickle, and {error}"
+    return "a pickle of plain values, which no torch has written"
+
+
 def _reason(error):
     """The sentence of torch's message that says what was met; the rest is advice to switch the check off."""
     text = " ".join(str(error).split()) or type(error).__name__
-    for sentence in ("Unsupported global:", "Unsupported operand", "Unsupported class", "Unsupported"):
+    for sentence in ("Unsupported", "Trying to load unsupported", "Trying to call"):
         if sentence in text:
-            return "it is refused: " + text[text.index(sentence) :].split(". ")[0].split(" Please use")[0]
+            said = text[text.index(sentence) :]
+            return "it is refused: " + re.split(r"\. |\.$| Please | Check ", said)[0]
     cut = ("central directory", "unexpected EOF", "Ran out of input", "EOFError", "not enough bytes")
     return f"truncated or damaged ({text[:200]})" if any(word in text for word in cut) else text[:300]
 

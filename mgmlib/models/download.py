@@ -89,7 +89,7 @@ def _checked(path, record, known_hash):
 
 
 def check_hash(path, known_hash):
-    """Raise unless a file's hash begins as ``known_hash`` says ("md5:…" or "sha256:…"; None: no matter how)."""
+    """Raise unless a file's hash begins as ``known_hash`` says ("md5:…", "sha256:…"; None: any)."""
     if known_hash:
         algorithm, _, beginning = known_hash.partition(":")
         found = _hash(path, algorithm)

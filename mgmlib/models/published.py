@@ -30,10 +30,12 @@ _CONVERSION = 1  # of a pickle into safetensors: raise it when the names or valu
 def published_encoder(name, *, weights, seed, layer, pool, input_size, padding="symmetric"):
     """An Encoder of a published model; see `mgmlib.load_model`."""
     row, size = PUBLISHED[name], input_size or _SIZE
-    with seeded(seed):
-        net = architecture(row, size, padding)
     origin = {"weights": str(weights), "seed": seed if weights == "random" else None}
-    if weights != "random":
+    if weights == "random":
+        with seeded(seed):
+            net = architecture(row, size, padding)
+    else:
+        net = blank(row, size, padding)
         pretrained = weights == "pretrained"
         path = fetch(name, row.files, row.known_hash) if pretrained else Path(weights).expanduser()
         state = read_checkpoint(path, row)
@@ -68,6 +70,16 @@ def architecture(row, size=_SIZE, padding="symmetric"):
 
     heads = {"num_heads": 12} if row.name == "mocov3-vits16" else {}  # its authors' ViT-S, not timm's
     return timm.create_model(row.architecture, pretrained=False, num_classes=0, img_size=size, **heads)
+
+
+def blank(row, size=_SIZE, padding="symmetric"):
+    """The network with whatever the memory held: for weights that set every parameter and buffer."""
+    with torch.device("meta"):
+        net = architecture(row, size, padding)
+    unsaved = {name for name, _ in net.named_buffers()} - set(net.state_dict())
+    if unsaved:
+        raise RuntimeError(f"{row.architecture}: no file sets its buffers {', '.join(sorted(unsaved))}")
+    return net.to_empty(device="cpu")
 
 
 def _pad_same(net, convolutions):
@@ -183,8 +195,8 @@ def _with_counters(state, net):
     """With batch norm's counters of batches, which play no part in an embedding, where a file has none."""
     if any(name.endswith(".num_batches_tracked") for name in state):
         return state
-    counters = {k: v for k, v in net.state_dict().items() if k.endswith(".num_batches_tracked")}
-    return state | counters
+    own = net.state_dict()
+    return state | {k: torch.zeros_like(v) for k, v in own.items() if k.endswith(".num_batches_tracked")}
 
 
 def _agreement(path, row):
