@@ -18,7 +18,7 @@ MIRROR = "MGMLIB_MIRROR"
 _ATTEMPTS = 4  # a connection that breaks is taken up again where it broke, so often
 _PAUSE = 1.0  # seconds before the second attempt, then twice as long each time
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
-_PIECE = 2**20
+_PIECE = 2**16  # bytes; of a connection that breaks, less than one is lost
 
 
 class Unavailable(RuntimeError):
