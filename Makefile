@@ -10,7 +10,7 @@ SPHINX := $(RUN) -c "from jupyter_book.cli.main import main; main()" build . -n 
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint unit pages nbval check bench run packs lock clean
+.PHONY: help book html test lint unit pages nbval check bench rates run packs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -49,6 +49,9 @@ nbval: $(VENV)/installed  ## execute every notebook again and compare its output
 
 bench: $(VENV)/installed  ## the benchmarks: tests/benchmarks/bench_*.py
 	@set -e; for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) "$$script"; done
+
+rates: $(VENV)/installed  ## measure this machine for the cost model of the appendix on scale
+	$(RUN) -m tests.benchmarks.measure_rates
 
 run: $(VENV)/installed  ## your own run: make run NB=08 P="model=timm:resnet18 images=FOLDER" [F=FILE.yaml]
 	@$(RUN) scripts/notebooks.py run "$(NB)" -p "$$P" -f "$$F"

@@ -33,11 +33,13 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def machines():
-    """A Ray cluster of two machines that this process is connected to, and the folder of its workers' notes."""
+    """A Ray cluster of two machines, this process connected to it: the folder of the workers' notes."""
     place = Path(tempfile.mkdtemp(prefix="r"))  # short: sockets lie below it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(place))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # by default they yield to everything else
+        patch.setenv("RAY_health_check_failure_threshold", "100")  # a machine that is slow is not dead
         patch.setenv("OMP_NUM_THREADS", "1")
         import ray
         from ray.cluster_utils import Cluster
@@ -58,10 +60,11 @@ def machines():
 
 @pytest.fixture
 def workers(machines):
-    """The folder of notes and orders, empty."""
+    """The folder of notes and orders, empty, and left without orders."""
+    machines.joinpath("notes").unlink(missing_ok=True)
+    yield machines
     for name in ("notes", "meet", "die", "died"):
         machines.joinpath(name).unlink(missing_ok=True)
-    return machines
 
 
 @pytest.fixture(scope="module")
@@ -139,31 +142,15 @@ def test_manifold_metrics(machines):
     assert many.attrs == one.attrs
 
 
-def test_two_machines_embed_and_measure(workers, encoder, images, tmp_path):
+def test_two_machines_measure(workers):
     workers.joinpath("meet").touch()
-    one = quiet(mgm.embed, encoder, images, "crop", N_VIEWS, seed=1, device="cpu")
-    many = quiet(cluster.embed, encoder, images, "crop", N_VIEWS, seed=1, cache=tmp_path)
-    assert len({node for *_, node in ray_worker.notes(workers)}) == 2
-    assert many.z.tobytes() == one.z.tobytes()
-    assert (many.labels == one.labels).all() and (many.groups == one.groups).all()
-    differing = {"seconds", "images_per_second"}
-    assert {k: v for k, v in many.meta.items() if k not in differing} == {
-        k: v for k, v in one.meta.items() if k not in differing
-    }
-    again = quiet(mgm.embed, encoder, images, "crop", N_VIEWS, seed=1, device="cpu", cache=tmp_path)
-    assert again.meta["cached_rows"] == len(again) and again.z.tobytes() == one.z.tobytes()
-
-    workers.joinpath("notes").unlink()
-    table = cluster.manifold_metrics(many, k=5, shard=20)
-    assert len({node for *_, node in ray_worker.notes(workers)}) == 2
-    pd.testing.assert_frame_equal(table, mgm.manifold_metrics(one, k=5), check_exact=True)
+    many = cluster.point_metrics(POINTS, VIEWS, K, shard=100)
+    assert machines_of(workers) == 2
+    pd.testing.assert_frame_equal(many, mgm.point_metrics(POINTS, VIEWS, K), check_exact=True)
 
 
-def test_embedding_goes_on_from_the_cache(workers, encoder, images, tmp_path):
-    half = images.subset(range(12))
-    quiet(mgm.embed, encoder, half, cache=tmp_path, device="cpu")
-    found = quiet(cluster.embed, encoder, half, cache=tmp_path)
-    assert found.meta["cached_rows"] == 12 and ray_worker.notes(workers) == []
+def machines_of(workers):
+    return len({machine for *_, machine in ray_worker.notes(workers)})
 
 
 def test_bfloat16_and_tensors(machines):
@@ -224,12 +211,23 @@ def test_a_worker_dies_while_it_measures(workers, case):
     pd.testing.assert_frame_equal(many, one, check_exact=False, rtol=0, atol=1e-12)
 
 
-def test_a_worker_dies_while_it_embeds(workers, encoder, images):
-    workers.joinpath("die").touch()
-    many = quiet(cluster.embed, encoder, images, "crop", N_VIEWS, seed=1)
-    check_death(workers)
+def test_two_machines_embed_and_a_worker_dies(workers, encoder, images, tmp_path):
     one = quiet(mgm.embed, encoder, images, "crop", N_VIEWS, seed=1, device="cpu")
+    for order in ("meet", "die"):
+        workers.joinpath(order).touch()
+    many = quiet(cluster.embed, encoder, images, "crop", N_VIEWS, seed=1, cache=tmp_path)
+    check_death(workers)
+    assert machines_of(workers) == 2
     assert many.z.tobytes() == one.z.tobytes()
+    assert (many.labels == one.labels).all() and (many.groups == one.groups).all()
+    same = many.meta.keys() - {"seconds", "images_per_second"}
+    assert {name: many.meta[name] for name in same} == {name: one.meta[name] for name in same}
+
+    workers.joinpath("notes").unlink()  # the cache is that of one process
+    for embed in (cluster.embed, mgm.embed):
+        again = quiet(embed, encoder, images, "crop", N_VIEWS, seed=1, cache=tmp_path)
+        assert again.meta["cached_rows"] == len(again) and again.z.tobytes() == one.z.tobytes()
+    assert ray_worker.notes(workers) == []
 
 
 # ---- errors

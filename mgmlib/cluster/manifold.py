@@ -118,7 +118,7 @@ def _of_whole_groups(shards, queries, shard, k, options):
 
 
 def _of_split_groups(shards, queries, shard, k, options):
-    """Table of the queries, whose groups are split: all neighbourhoods first, then the stars of the queries."""
+    """Table of the queries, whose groups are split: all neighbourhoods first, then the queries' stars."""
     import pandas as pd
 
     graph = _graph_of(shards, queries, shard, k, options)
@@ -172,7 +172,7 @@ def _metrics_task(block, part, on_gpu, k, options):
 
 
 def _together(options):
-    """RBF rows are centred, and copies among them found, at the scale of the whole set, which no part shows."""
+    """RBF rows are centred, and their copies found, at the scale of the whole set: no part shows it."""
     return options.get("kernel") == "rbf"
 
 
