@@ -144,7 +144,7 @@ def test_adversarial_sets_are_exact_or_refused(engine, data):
         (dict(queries=[4]), r"queries: rows lie in 0…3, got 4…4"),
         (dict(queries=[]), "queries: expected a non-empty list"),
         (dict(queries=[True, False]), "queries: expected a non-empty list of row numbers"),
-        (dict(solver="fast"), "solver: got 'fast', expected one of exact, authors"),
+        (dict(solver="fast"), "solver: got 'fast', expected one of exact, certified, authors"),
         (dict(kernel="linear"), "kernel: got 'linear', expected one of cosine, rbf"),
         (dict(kernel="rbf"), "bandwidth: the RBF kernel needs a positive number, got None"),
         (dict(duplicates="drop"), "duplicates: got 'drop'"),

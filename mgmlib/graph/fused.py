@@ -4,78 +4,52 @@ import numba
 import numpy as np
 import torch
 
-from mgmlib.graph.lawson_hanson import solve_one, with_threads
+from mgmlib.graph.lawson_hanson import kernel_row, solve_one, with_threads
+from mgmlib.graph.nearest import merge_row
 
 
-def solve_block(points, block, threads):
-    """The exact NNK weights of a block's queries; the twin of `select` and `tableau.solve` for the CPU.
+def solve_block(points, block, tol, threads):
+    """The NNK weights of a block's queries; the twin of `select` and `tableau.solve` for the CPU.
 
     Parameters
     ----------
     points : Points
     block : Block
+    tol : a neighbour is a candidate with θ > tol.
     threads : number of numba threads.
 
     Returns
     -------
-    near : (Q, m) int64 columns of each query's nearest others, nearest first, ties by column.
+    near : (Q, m) int64 columns of each query's candidates, nearest first, ties by column.
     theta : (Q, m) float64 weights.
-    kkt : (Q,) float64 largest violation of the optimality conditions.
+    kkt : (Q,) float64 largest violation of the optimality conditions, with the products that were served.
+    certain : (Q,) bool, float32 products leave no doubt about the set θ > tol; False with float64 ones.
     """
     where, gram = block.where.numpy(), block.gram.numpy()
-    near = np.empty((len(where), block.m), np.int64)
+    given = block.near is not None
+    near = block.near.numpy().copy() if given else np.full((len(where), block.m), -1)
     theta, kkt = np.zeros((len(where), block.m)), np.empty(len(where))
+    certain = np.zeros(len(where), bool)
     decay = 0.0 if points.kernel == "cosine" else 0.5 / points.bandwidth**2
-    with_threads(threads, _solve_block, gram, where, decay, near, theta, kkt)
-    return tuple(torch.from_numpy(array) for array in (near, theta, kkt))
+    rounding = points.rounding[1] if gram.dtype == np.float32 else 0.0
+    options = decay, rounding, tol, given
+    with_threads(threads, _solve_block, gram, where, *options, near, theta, kkt, certain)
+    return tuple(torch.from_numpy(array) for array in (near, theta, kkt, certain))
 
 
 @numba.njit(parallel=True, cache=True)
-def _solve_block(gram, where, decay, near, theta, kkt):
-    m = near.shape[1]
+def _solve_block(gram, where, decay, rounding, tol, given, near, theta, kkt, certain):
+    half = np.zeros(gram.shape[:2], gram.dtype)
+    if decay > 0:
+        for tile in range(len(gram)):
+            for j in range(gram.shape[1]):
+                half[tile, j] = gram[tile, j, j] / 2
     for point in numba.prange(len(where)):
-        inner, query = gram[where[point, 0]], where[point, 1]
-        chosen, weights = near[point], theta[point]
-        _nearest(inner, query, decay > 0, chosen)
-        kernel, target = np.empty((m, m)), np.empty(m)
-        for a in range(m):
-            target[a] = _kernel(inner, chosen[a], query, decay)
-            for b in range(a + 1):
-                kernel[a, b] = kernel[b, a] = _kernel(inner, chosen[a], chosen[b], decay)
-        solve_one(kernel, target, weights)
-        kkt[point] = _residual(kernel, target, weights)
-
-
-@numba.njit(cache=True)
-def _kernel(inner, a, b, decay):
-    if decay == 0.0:  # cosine
-        return 0.5 + 0.5 * inner[a, b]
-    return np.exp(-decay * max(inner[a, a] + inner[b, b] - 2 * inner[a, b], 0.0))
-
-
-@numba.njit(cache=True)
-def _nearest(inner, query, by_distance, chosen):
-    """The nearest others by insertion: few of the n columns ever enter the list of m."""
-    m, filled = len(chosen), 0
-    best = np.empty(m)
-    for j in range(len(inner)):
-        score = inner[query, j] - (0.5 * inner[j, j] if by_distance else 0.0)
-        if j == query or (filled == m and score <= best[m - 1]):
-            continue
-        at = filled if filled < m else m - 1
-        while at > 0 and best[at - 1] < score:
-            best[at], chosen[at] = best[at - 1], chosen[at - 1]
-            at -= 1
-        best[at], chosen[at] = score, j
-        filled = min(filled + 1, m)
-
-
-@numba.njit(cache=True)
-def _residual(kernel, target, theta):
-    worst = 0.0
-    for a in range(len(target)):
-        gradient = -target[a]
-        for b in range(len(target)):
-            gradient += kernel[a, b] * theta[b]
-        worst = max(worst, abs(gradient) if theta[a] > 0 else -gradient)
-    return worst
+        tile, query = where[point]
+        inner, chosen = gram[tile], near[point]
+        if not given:
+            best = np.full(len(chosen), -np.inf, gram.dtype)
+            merge_row(inner[query], 0, half[tile], query, best, chosen)
+        target = np.empty(len(chosen) + 1)
+        kernel_row(inner, np.append(chosen, query), len(chosen), decay, target)
+        kkt[point], certain[point] = solve_one(inner, chosen, decay, target[:-1], rounding, tol, theta[point])

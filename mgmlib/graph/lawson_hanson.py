@@ -7,6 +7,8 @@ import torch
 STATIONARY = 1e-13  # a gradient below it counts as zero
 DEPENDENT = 1e-14  # a squared residual below it counts as a linear dependence
 STEPS = 10  # at most STEPS · k pivots a point; the mean is about the number of neighbours
+COSINE, GIVEN = 0.0, -1.0  # in the place of the RBF decay; GIVEN: inner products are kernel values already
+OPEN, PASSIVE, PASSED_OVER = 0, 1, 2  # states of a candidate
 
 
 def solve(kernel, target, threads):
@@ -44,109 +46,189 @@ def with_threads(threads, function, *arguments):
 
 @numba.njit(parallel=True, cache=True)
 def _solve_all(kernel, target, theta):
+    near = np.arange(target.shape[1])
     for point in numba.prange(len(target)):
-        solve_one(kernel[point], target[point], theta[point])
+        solve_one(kernel[point], near, GIVEN, target[point], 0.0, 0.0, theta[point])
 
 
-@numba.njit(cache=True)
-def solve_one(kernel, target, theta):
-    """One point: kernel (m, m), target (m,); the weights are written into ``theta`` (m,), zeros at first."""
+@numba.njit(cache=True, error_model="numpy")
+def solve_one(inner, near, decay, target, rounding, tol, theta):
+    """One point: ``near`` (m,) columns of ``inner`` (n, n), ``target`` (m,); θ is written into zeros (m,).
+
+    K = LLᵀ on the passive set is factored with all of its columns, ``basis`` = L⁻¹K: a new member costs one
+    pass over them, the gradient at the optimum is c − basisᵀy with Ly = c, and a row of K is read only when
+    its candidate enters. (Small functions on plain arrays: numba counts references of what it passes on.)
+
+    ``rounding`` is the error of a kernel value, 0 for float64. Returns the largest violation of the
+    optimality conditions, and whether the set θ > tol is beyond doubt to first order in ``rounding``.
+    """
     m = len(target)
-    chosen = np.empty(m, np.int64)  # the passive set in order of entry: rows of the factor
-    n_chosen = 0
-    factor = np.zeros((m, m))  # lower Cholesky factor of K on the passive set
-    trial = np.empty(m)
-    gradient = target.copy()
-    passed_over = np.zeros(m, np.bool_)
+    kernel, known = np.empty((m, m)), np.zeros(m, np.bool_)  # rows of K as they are needed
+    basis, factor = np.empty((m, m)), np.empty((m, m))  # rows in order of entry; the diagonal of L inverted
+    y, trial = np.empty(m), np.empty(m)
+    chosen, state = np.empty(m, np.int64), np.zeros(m, np.int8)
+    gradient, least = target.copy(), max(DEPENDENT, rounding)
+    n = 0
     for _ in range(STEPS * m):
-        j = _steepest(gradient, chosen[:n_chosen], passed_over)
+        j = _steepest(gradient, state)
         if j < 0:
-            return
-        if not _append(kernel, factor, chosen, n_chosen, j):
-            passed_over[j] = True
+            break
+        state[j] = PASSED_OVER
+        if not known[j]:
+            kernel_row(inner, near, j, decay, kernel[j])
+            known[j] = True
+        if not _append(kernel[j], target, least, j, n, basis, factor, y):
             continue
-        n_chosen += 1
-        _solve_factor(factor, chosen, n_chosen, target, trial)
-        if trial[n_chosen - 1] <= 0:  # only rounding brings it here: its gradient was noise
-            n_chosen -= 1
-            passed_over[j] = True
+        _optimum(factor, y, n + 1, trial)
+        if trial[n] <= 0:  # only rounding brings it here: its gradient was noise
             continue
-        n_chosen = _to_feasible(kernel, factor, chosen, n_chosen, target, theta, trial, passed_over)
-        for i in range(m):
-            gradient[i] = target[i]
-        for r in range(n_chosen):
-            for i in range(m):
-                gradient[i] -= kernel[chosen[r], i] * theta[chosen[r]]
+        chosen[n], state[j] = j, PASSIVE
+        n, before = n + 1, n
+        leaving = _advance(trial, chosen, n, theta)
+        while leaving >= 0:
+            end, n, before = n, leaving, 0
+            for at in range(leaving, end):  # the rows below the one that left are factored anew
+                j = chosen[at]
+                if at > leaving and _append(kernel[j], target, least, j, n, basis, factor, y):
+                    chosen[n] = j
+                    n += 1
+                else:
+                    theta[j], state[j] = 0.0, OPEN
+            _reopen(state)
+            _optimum(factor, y, n, trial)
+            leaving = _advance(trial, chosen, n, theta)
+        _descend(target, basis, y, before, n, gradient)
+    worst = _violation(kernel, target, chosen[:n], theta, gradient)
+    return worst, rounding > 0 and _certain(factor, chosen[:n], state, theta, gradient, trial, rounding, tol)
 
 
 @numba.njit(cache=True)
-def _steepest(gradient, chosen, passed_over):
-    """The candidate outside the passive set whose weight should grow most; −1 when none should grow."""
+def _steepest(gradient, state):
+    """The open candidate whose weight should grow most; −1 when none should grow."""
     best, j = STATIONARY, -1
     for i in range(len(gradient)):
-        if gradient[i] > best and not passed_over[i]:
-            inside = False
-            for member in chosen:
-                inside |= member == i
-            if not inside:
-                best, j = gradient[i], i
+        if gradient[i] > best and state[i] == OPEN:
+            best, j = gradient[i], i
     return j
 
 
-@numba.njit(cache=True)
-def _append(kernel, factor, chosen, row, j):
-    """Write candidate ``j`` as row ``row`` of the factor; False when it depends on the rows above."""
-    rest = kernel[j, j]
-    for r in range(row):
-        value = kernel[j, chosen[r]]
-        for s in range(r):
-            value -= factor[row, s] * factor[r, s]
-        value /= factor[r, r]
-        factor[row, r] = value
-        rest -= value * value
-    if rest <= DEPENDENT * kernel[j, j]:
+@numba.njit(cache=True, error_model="numpy")
+def kernel_row(inner, near, a, decay, out):
+    """Kernel values of candidate number ``a`` with all candidates, into ``out`` (m,)."""
+    row, m = inner[near[a]], len(near)
+    if decay == COSINE:
+        for i in range(m):
+            out[i] = 0.5 + 0.5 * row[near[i]]
+    elif decay == GIVEN:
+        for i in range(m):
+            out[i] = row[near[i]]
+    else:
+        for i in range(m):
+            squared = row[near[a]] + inner[near[i], near[i]] - 2.0 * row[near[i]]
+            out[i] = np.exp(-decay * max(squared, 0.0))
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _append(row, target, least, j, n, basis, factor, y):
+    """Candidate ``j`` becomes row ``n`` of the factorisation; False when it depends on the rows above."""
+    new, left = basis[n], factor[n]
+    for i in range(len(new)):
+        new[i] = row[i]
+    right = target[j]
+    for s in range(n):
+        above = basis[s]
+        share = above[j]
+        left[s] = share
+        right -= share * y[s]
+        for i in range(len(new)):
+            new[i] -= share * above[i]
+    if new[j] <= least * row[j]:
         return False
-    factor[row, row] = np.sqrt(rest)
-    chosen[row] = j
+    inverse = 1.0 / np.sqrt(new[j])
+    for i in range(len(new)):
+        new[i] *= inverse
+    left[n], y[n] = inverse, right * inverse
     return True
 
 
 @numba.njit(cache=True)
-def _solve_factor(factor, chosen, n, target, trial):
-    """Solve K θ = c on the passive set by forward and back substitution, into ``trial[:n]``."""
-    for r in range(n):
-        value = target[chosen[r]]
-        for s in range(r):
-            value -= factor[r, s] * trial[s]
-        trial[r] = value / factor[r, r]
+def _optimum(factor, y, n, trial):
+    """Weights that are optimal on the passive set, Lᵀ trial = y, into ``trial[:n]``."""
+    trial[:n] = y[:n]
     for r in range(n - 1, -1, -1):
-        value = trial[r]
-        for s in range(r + 1, n):
-            value -= factor[s, r] * trial[s]
-        trial[r] = value / factor[r, r]
+        left = factor[r]
+        value = trial[r] * left[r]
+        trial[r] = value
+        for s in range(r):
+            trial[s] -= left[s] * value
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _advance(trial, chosen, n, theta):
+    """Move θ to the passive set's optimum or to where a first weight is zero: that member, or −1."""
+    step, leaving = 1.0, -1
+    for r in range(n):
+        if trial[r] <= 0:
+            reach = theta[chosen[r]] / (theta[chosen[r]] - trial[r])
+            if reach < step:
+                step, leaving = reach, r
+    for r in range(n):
+        theta[chosen[r]] += step * (trial[r] - theta[chosen[r]])
+    return leaving
 
 
 @numba.njit(cache=True)
-def _to_feasible(kernel, factor, chosen, n, target, theta, trial, passed_over):
-    """Move θ towards the passive set's optimum, dropping each member whose weight reaches zero on the way."""
-    while True:
-        step, leaving = 1.0, -1
-        for r in range(n):
-            if trial[r] <= 0:
-                reach = theta[chosen[r]] / (theta[chosen[r]] - trial[r])
-                if reach < step:
-                    step, leaving = reach, r
-        for r in range(n):
-            theta[chosen[r]] += step * (trial[r] - theta[chosen[r]])
-        if leaving < 0:
-            return n
-        theta[chosen[leaving]] = 0.0
-        members = chosen[leaving + 1 : n].copy()
-        n = leaving
-        for j in members:  # the rows below the one that left are factored anew
-            if _append(kernel, factor, chosen, n, j):
-                n += 1
-            else:
-                theta[j] = 0.0
-        passed_over[:] = False  # what depended on the old passive set need not depend on the new one
-        _solve_factor(factor, chosen, n, target, trial)
+def _reopen(state):
+    """What depended on the old passive set need not depend on the new one."""
+    for i in range(len(state)):
+        if state[i] == PASSED_OVER:
+            state[i] = OPEN
+
+
+@numba.njit(cache=True)
+def _descend(target, basis, y, before, n, gradient):
+    """The negative gradient at the optimum, c − basisᵀy, of which the first ``before`` terms are there."""
+    if before == 0:
+        gradient[:] = target
+    for r in range(before, n):
+        row, share = basis[r], y[r]
+        for i in range(len(gradient)):
+            gradient[i] -= share * row[i]
+
+
+@numba.njit(cache=True)
+def _violation(kernel, target, passive, theta, gradient):
+    """Largest violation of: gradient = 0 where θ > 0, no descent elsewhere; by the kernel, not the factor."""
+    gradient[:] = target
+    for j in passive:
+        row, weight = kernel[j], theta[j]
+        for i in range(len(gradient)):
+            gradient[i] -= weight * row[i]
+    worst = 0.0
+    for i in range(len(gradient)):
+        worst = max(worst, abs(gradient[i]) if theta[i] > 0 else gradient[i])
+    return worst
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _certain(factor, passive, state, theta, gradient, column, rounding, tol):
+    """Whether no error of ``rounding`` in K and c moves a weight across ``tol`` or a gradient across 0.
+
+    To first order weights move by ‖K⁻¹‖ and gradients by 1 + ‖L⁻¹‖ times the error, on the passive set; both
+    norms are bounded by the trace of K⁻¹ = ‖L⁻¹‖_F².
+    """
+    n, trace = len(passive), 0.0
+    for c in range(n):  # column c of L⁻¹ by forward substitution
+        for r in range(c, n):
+            value = 1.0 if r == c else 0.0
+            for s in range(c, r):
+                value -= factor[r, s] * column[s]
+            column[r] = value * factor[r, r]
+            trace += column[r] ** 2
+    for i in range(len(theta)):
+        if state[i] == PASSIVE:
+            if theta[i] - rounding * trace <= tol:
+                return False
+        elif gradient[i] + rounding * (1.0 + np.sqrt(trace)) >= 0:
+            return False
+    return True

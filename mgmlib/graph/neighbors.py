@@ -5,19 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mgmlib.graph.tiles import in_chunks, split_by_size
+from mgmlib.graph.nearest import nearest
+from mgmlib.graph.tiles import in_chunks, split_by_size, surroundings
 
 SPARE = 8  # candidates kept beyond k while ranks come from the input's precision, then ranked in float64
 
 
 @dataclass(frozen=True)
 class Block:
-    """Queries whose candidates are the other rows of their tile, with all inner products of the tiles."""
+    """Queries whose candidates are other rows of their tile, with all inner products of the tiles."""
 
     ids: torch.Tensor  # (G, n) int64 rows of each tile
-    gram: torch.Tensor  # (G, n, n) float64 inner products
+    gram: torch.Tensor  # (G, n, n) float64, or float32 where rows are to be certified
     where: torch.Tensor  # (Q, 2) int64: tile and column of each query
     m: int  # candidates of each query, at most n − 1
+    near: torch.Tensor | None = (
+        None  # (Q, m) int64 columns of the candidates; the nearest of the tile if None
+    )
+    settled: torch.Tensor | None = None  # (Q,) bool: float32 leaves no doubt about the candidates
+    pool: torch.Tensor | None = None  # (Q, wide) rows among which the candidates are beyond doubt
 
     @property
     def queries(self):
@@ -29,16 +35,19 @@ class Block:
         return self.ids[self.where[:, :1], near]
 
 
-def blocks(points, codes, queries, k, block_bytes):
+def blocks(points, codes, queries, k, block_bytes, threads, single=False, search=nearest):
     """Yield `Block`s that hold, among their tiles, the k nearest others of each query in its group.
 
     Parameters
     ----------
     points : Points, N rows.
     codes : (N,) int group of each row; rows with code −1 are nobody's candidates.
-    queries : (Q,) int rows, none with code −1.
+    queries : (Q,) int rows, sorted, none with code −1.
     k : number of candidates.
     block_bytes : bound on the working memory of a block.
+    threads : CPU threads.
+    single : large groups get float32 inner products, and candidates ranked by them.
+    search : `nearest`, or another function of the same arguments.
     """
     small, large = split_by_size(codes, queries)
     asked = torch.zeros(len(points), dtype=torch.bool, device=points.device)
@@ -50,31 +59,60 @@ def blocks(points, codes, queries, k, block_bytes):
             yield Block(ids, points.gram(ids), torch.nonzero(asked[ids]), min(k, n - 1))
     for group in large:
         group = torch.as_tensor(group, device=points.device)
-        yield from _one_by_one(points, group, group[asked[group]], min(k, len(group) - 1), block_bytes)
+        search_of = (points, group, group[asked[group]], min(k, len(group) - 1), block_bytes, threads, search)
+        yield from _in_single(*search_of) if single else _in_double(*search_of)
 
 
-def _one_by_one(points, group, queries, m, block_bytes):
-    """Large groups: a tile for each query, of those that are nearest in the input's precision."""
+def _in_single(points, group, queries, m, block_bytes, threads, search):
+    """Large groups in float32: candidates as the search ranks them, its products where it kept them."""
     wide = min(m + SPARE, len(group) - 1)
-    near = _nearest_roughly(points, group, queries, wide, block_bytes)
-    every = torch.cat([queries[:, None], near], 1)
-    for ids in in_chunks(every, 8 * (wide + 1) * (points.raw.shape[1] + 3 * wide), block_bytes):
-        tile = torch.arange(len(ids), device=points.device)
-        yield Block(ids, points.gram(ids), torch.stack([tile, tile * 0], 1), m)
+    near, score, products = search(points, group, queries, wide, torch.float32, block_bytes, threads)
+    settled = torch.ones(len(near), dtype=torch.bool, device=near.device)
+    if wide > m:  # the first of those left out must be farther by more than rounding
+        settled = score[:, m - 1] - score[:, m] > points.rounding[0]
+    pool, near = group[near], near[:, :m]
+    if products is not None:
+        own = torch.searchsorted(group, queries)
+        where = torch.stack([torch.zeros_like(own), own], 1)
+        yield Block(group[None], torch.from_numpy(products)[None], where, m, near, settled, pool)
+        return
+    place = torch.full((len(points),), -1, device=points.device)
+    for ids, inside in _tiles(points, queries, pool):
+        rows = points.keys(ids, torch.float32)
+        place[ids] = torch.arange(len(ids), device=points.device)
+        own = torch.searchsorted(queries, inside)
+        where = torch.stack([torch.zeros_like(own), place[inside]], 1)
+        found = place[pool[own, :m]]
+        yield Block(ids[None], (rows @ rows.T)[None], where, m, found, settled[own], pool[own])
 
 
-def _nearest_roughly(points, group, queries, wide, block_bytes):
-    """Rows of the ``wide`` nearest others of each query, ranked in the input's precision, sorted by row."""
-    keys = torch.cat([points.rows(part).to(points.raw.dtype) for part in group.split(8192)])
-    half = _half_squares(points, (keys * keys).sum(1))
-    rank = torch.full((len(points),), -1, device=points.device)
-    rank[group] = torch.arange(len(group), device=points.device)
-    near = []
-    for own in in_chunks(rank[queries], 2 * len(group) * keys.element_size(), block_bytes):
-        score = keys[own] @ keys.T - half
-        score[torch.arange(len(own), device=own.device), own] = -torch.inf
-        near.append(group[score.topk(wide, dim=1, sorted=False).indices])
-    return torch.cat(near).sort(1).values
+def _in_double(points, group, queries, m, block_bytes, threads, search):
+    """Large groups in float64, searched in the precision of the input."""
+    wide = min(m + SPARE, len(group) - 1)
+    near = search(points, group, queries, wide, points.raw.dtype, block_bytes, threads)[0]
+    return in_double(points, queries, group[near], m, block_bytes)
+
+
+def in_double(points, queries, pool, m, block_bytes):
+    """Yield float64 `Block`s that hold each query (Q,) and its ``pool`` (Q, wide) of possible candidates."""
+    tiles, size = _tiles(points, queries, pool), pool.shape[1] + 1
+    if sum(len(ids) ** 2 for ids, _ in tiles) <= len(queries) * size**2:
+        for ids, inside in tiles:
+            own = torch.searchsorted(ids, inside)
+            yield Block(ids[None], points.gram(ids[None]), torch.stack([torch.zeros_like(own), own], 1), m)
+        return
+    every = torch.cat([queries[:, None], pool], 1)  # they share too little: a tile for each
+    for part in in_chunks(every, 8 * size**2, block_bytes):
+        ids = part.sort(1).values  # ties go to the earlier row
+        yield Block(ids, points.gram(ids), torch.nonzero(ids == part[:, :1]), m)
+
+
+def _tiles(points, queries, pool):
+    """Tiles that hold each query with its pool: (rows (n,), queries (B,)) tensors, rows sorted."""
+    table = np.full((len(points), pool.shape[1]), -1)
+    table[queries.cpu().numpy()] = pool.cpu().numpy()
+    tiles = surroundings(queries.cpu().numpy(), table, hops=1)
+    return [tuple(torch.as_tensor(rows, device=points.device) for rows in tile) for tile in tiles]
 
 
 def select(points, block, rows):
@@ -88,19 +126,21 @@ def select(points, block, rows):
     tile, i = block.where[rows].unbind(1)
     gram, t = block.gram, tile[:, None]
     square = gram.diagonal(dim1=1, dim2=2)
-    score = gram[tile, i] - _half_squares(points, square)[tile]
+    near = _of_tile(points, block, tile, i, square) if block.near is None else block.near[rows]
+    own, other = square[tile, i][:, None].double(), square[t, near].double()
+    among = gram[t[:, :, None], near[:, :, None], near[:, None, :]].double()
+    kernel = points.kernel_values(among, other[:, :, None], other[:, None, :])
+    return near, kernel, points.kernel_values(gram[t, i[:, None], near].double(), own, other)
+
+
+def _of_tile(points, block, tile, i, square):
+    """(B, m) columns of the nearest others in the tile."""
+    score = block.gram[tile, i]
+    if points.kernel != "cosine":
+        score = score - square[tile] / 2
     score[torch.arange(len(i), device=i.device), i] = -torch.inf
     near = score.topk(block.m, dim=1, sorted=False).indices.sort(1).values
-    near = near.gather(1, score.gather(1, near).argsort(dim=1, descending=True, stable=True))
-    own, other = square[tile, i][:, None], square[t, near]
-    among = gram[t[:, :, None], near[:, :, None], near[:, None, :]]
-    kernel = points.kernel_values(among, other[:, :, None], other[:, None, :])
-    return near, kernel, points.kernel_values(gram[t, i[:, None], near], own, other)
-
-
-def _half_squares(points, square):
-    """What turns inner products into an order by distance: nothing on the sphere, ½‖·‖² elsewhere."""
-    return torch.zeros_like(square) if points.kernel == "cosine" else square / 2
+    return near.gather(1, score.gather(1, near).argsort(dim=1, descending=True, stable=True))
 
 
 def as_rows(queries, n):

@@ -1,12 +1,17 @@
 """Points at the door: validated once, then served as float64 rows in the geometry of the kernel."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numba
 import numpy as np
 import torch
 
 KERNELS = ("cosine", "rbf")
 LARGEST = 1e100  # coordinates beyond it would leave the float64 range once squared (RBF)
+ORDINARY = 1e-15, 1e15  # norms whose squares and inverses float32 holds
+CACHE_BYTES = 2**20  # of float64 rows that are multiplied at once: they stay in a core's cache
+SINGLE = 1e-6  # error of a float32 inner product of unit vectors: eight times its usual size at d = 2048
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,14 @@ class Points:
     shift: torch.Tensor  # (1, d) float64: 0 (cosine), the mean (rbf)
     extent: float  # of the coordinates: 1 (cosine), the largest absolute value (rbf)
 
+    @cached_property
+    def radius(self):
+        """Largest squared norm of the rows as they are served."""
+        if self.kernel == "cosine":
+            return 1.0
+        blocks = torch.arange(len(self), device=self.device).split(8192)
+        return max(float(self.rows(rows).square().sum(1).max()) for rows in blocks)
+
     def __len__(self):
         return self.raw.shape[0]
 
@@ -38,6 +51,19 @@ class Points:
         """Distance under which two points are one: rounding leaves about one eps of each coordinate open."""
         return 4 * torch.finfo(self.raw.dtype).eps * self.extent
 
+    @cached_property
+    def ordinary(self):
+        """Whether float32 holds the rows' norms, their squares and inverses."""
+        low, high = ORDINARY
+        return self.raw.dtype == torch.float32 and low < self.norm.min() <= self.norm.max() < high
+
+    @property
+    def rounding(self):
+        """Error of a score (an inner product less half a squared norm) and of a kernel value in float32."""
+        if self.kernel == "cosine":
+            return 4 * SINGLE, 0.5 * SINGLE
+        return 4 * SINGLE * self.radius, 2 * SINGLE * self.radius / self.bandwidth**2
+
     def rows(self, ids):
         """Float64 rows at ``ids`` (any shape): (*ids.shape, d)."""
         rows = self.raw[ids].to(torch.float64, copy=True)
@@ -47,20 +73,38 @@ class Points:
             rows = rows.div_(self.peak[ids])
         return rows.div_(self.norm[ids])
 
+    def keys(self, ids, dtype):
+        """Rows at ``ids`` (n,), distinct and sorted, in the precision of the search: (n, d) ``dtype``."""
+        if self.kernel == "cosine" and dtype == torch.float32 and self.ordinary:  # without a float64 copy
+            whole = len(ids) == len(self)  # then ``ids``, distinct and sorted, are all rows
+            return self.raw / self.norm.float() if whole else self.raw[ids].div_(self.norm[ids].float())
+        keys = torch.empty(len(ids), self.raw.shape[1], dtype=dtype, device=self.device)
+        for part, out in zip(ids.split(4096), keys.split(4096), strict=True):
+            out.copy_(self.rows(part))
+        return keys
+
     def project(self, directions):
         """Coordinates of all rows on unit ``directions`` (d, m): (N, m), right to a few `resolution`s."""
-        ordinary = self.raw.dtype == torch.float32 and 1e-15 < self.norm.min() <= self.norm.max() < 1e15
-        if self.kernel == "cosine" and ordinary:  # without a float64 copy
+        if self.kernel == "cosine" and self.ordinary:  # without a float64 copy
             return (self.raw @ directions.to(self.raw)).double() / self.norm
         blocks = torch.arange(len(self), device=self.device).split(8192)
         return torch.cat([self.rows(rows) @ directions for rows in blocks])
 
     def gram(self, ids, center=False):
         """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) float64."""
-        rows = self.rows(ids)
-        if center:
-            rows = rows - rows.mean(-2, keepdim=True)
-        return rows @ rows.mT
+        groups, n = ids.shape
+        gram = torch.empty(groups, n, n, dtype=torch.float64, device=self.device)
+        step = len(ids) if self.device.type != "cpu" else max(1, CACHE_BYTES // (8 * n * self.raw.shape[1]))
+        for part, out in zip(ids.split(step), gram.split(step), strict=True):
+            if self.kernel == "cosine" and self.ordinary and not center:  # n² divisions instead of n d
+                rows, norm = self.raw[part].double(), self.norm[part]
+                torch.bmm(rows, rows.mT, out=out).div_(norm * norm.mT)
+                continue
+            rows = self.rows(part)
+            if center:
+                rows -= rows.mean(-2, keepdim=True)
+            torch.bmm(rows, rows.mT, out=out)
+        return gram
 
     def kernel_values(self, gram, left, right):
         """Kernel values from inner products and the squared norms ``left``, ``right`` of their sides."""
@@ -122,7 +166,21 @@ def _norms(raw, peak):
     """(B, 1) float64 norms of the rows over their peaks."""
     if raw.dtype == torch.float64:
         raw = raw / peak
+    elif raw.device.type == "cpu":
+        squares = np.empty(len(raw))
+        _squares(raw.contiguous().numpy(), squares)
+        return torch.from_numpy(squares)[:, None].sqrt()
     return torch.linalg.vector_norm(raw, dim=1, keepdim=True, dtype=torch.float64)
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "contract"})
+def _squares(raw, out):
+    """Float64 squared norms of float32 rows, in one pass."""
+    for i in range(len(raw)):
+        row, total = raw[i], 0.0
+        for value in row:
+            total += np.float64(value) * np.float64(value)
+        out[i] = total
 
 
 def _in_blocks(raw, peak, rows=8192):

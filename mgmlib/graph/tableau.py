@@ -104,3 +104,20 @@ def _polish(kernel, target, theta):
     fresh = torch.cholesky_solve(torch.where(passive, target, 0.0)[:, :, None], factor)[:, :, 0]
     good = (failed == 0) & (fresh >= 0).all(1) & torch.isfinite(fresh).all(1)
     return torch.where(good[:, None], fresh, theta)
+
+
+def certain(kernel, target, theta, rounding, tol):
+    """Where no error of ``rounding`` in K and c moves a weight across ``tol`` or a gradient across 0, (Q,).
+
+    The twin of the certificate in `lawson_hanson`: to first order, weights move by ‖K⁻¹‖ and gradients by
+    1 + ‖L⁻¹‖ times the error, on the passive set; both norms are bounded by the trace of K⁻¹.
+    """
+    passive = theta > 0
+    both = passive[:, :, None] & passive[:, None, :]
+    identity = torch.eye(target.shape[1], dtype=target.dtype, device=target.device)
+    factor, failed = torch.linalg.cholesky_ex(torch.where(both, kernel, identity))
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(kernel), upper=False)
+    trace = (inverse.square() * both).sum((1, 2))[:, None]
+    descent = target - (kernel @ theta[:, :, None])[:, :, 0]
+    firm = torch.where(passive, theta - rounding * trace > tol, descent + rounding * (1 + trace.sqrt()) < 0)
+    return (failed == 0) & firm.all(1)

@@ -1,10 +1,16 @@
 """Tiles: sets of rows small enough that all their inner products fit in a block."""
 
-from collections import deque
-
+import numba
 import numpy as np
 
-LARGEST = 8192  # rows of a tile: 512 MiB of float64 inner products
+LARGEST = 512  # rows of a group that is one tile outright
+SIZES = (
+    256,
+    512,
+    1024,
+    2048,
+    4096,
+)  # rows of the tiles that cover a larger group, at most 128 MiB of products
 
 
 def split_by_size(codes, rows):
@@ -42,45 +48,76 @@ def surroundings(queries, neighbors, hops):
     """Cover the queries of a large group by tiles that hold all points up to ``hops`` steps away.
 
     Queries are visited along the graph, breadth first, so that a tile's queries share their surroundings.
+    Of the `SIZES`, that with the fewest inner products is taken: small tiles where neighbourhoods overlap.
 
     Parameters
     ----------
-    queries : (Q,) int rows.
+    queries : (Q,) int rows, each once.
     neighbors : (N, s) int rows, −1 pads.
     hops : 1 (neighbours) or 2 (also theirs).
 
-    Yields
-    ------
-    members : (n,) int64 rows of the tile, sorted; n ≤ `LARGEST`, unless one query alone needs more.
-    inside : (B,) int64 queries that the tile serves.
+    Returns
+    -------
+    list of (members, inside): (n,) int64 rows of a tile, sorted, and the (B,) int64 queries that it serves. A
+        tile is larger than its size where one query alone needs more.
     """
-    members, inside = set(), []
-    for query in _breadth_first(queries, neighbors):
-        reach = {query, *_valid(neighbors[query])}
-        if hops == 2:
-            reach.update(*(_valid(neighbors[p]) for p in tuple(reach)))
-        if inside and len(members) + len(reach - members) > LARGEST:
-            yield np.array(sorted(members)), np.array(inside)
-            members, inside = set(), []
-        members |= reach
-        inside.append(query)
-    if inside:
-        yield np.array(sorted(members)), np.array(inside)
+    covers = (_cover(queries, neighbors, hops, size) for size in SIZES)
+    return min(covers, key=lambda tiles: sum(len(members) ** 2 for members, _ in tiles))
 
 
-def _valid(row):
-    return row[row >= 0].tolist()
+def _cover(queries, neighbors, hops, size):
+    n, width = neighbors.shape
+    members = np.empty(min(n, size + 1 + width + (hops - 1) * width**2), np.int64)
+    queue, waiting, seen = np.empty(len(queries), np.int64), np.zeros(n, np.bool_), np.full(n, -1)
+    waiting[queries] = True
+    at, tiles = np.zeros(3, np.int64), []  # queue: next to serve, its end; next query to start from
+    while at[0] < len(queries):
+        first = at[0]
+        filled = _fill(queries, neighbors, hops, size, len(tiles), queue, waiting, seen, at, members)
+        tiles.append((np.sort(members[:filled]), queue[first : at[0]]))
+    return tiles
 
 
-def _breadth_first(queries, neighbors):
-    waiting, queue = dict.fromkeys(np.asarray(queries).tolist()), deque()
-    while waiting or queue:
-        if not queue:
-            queue.append(next(iter(waiting)))
-            del waiting[queue[0]]
-        query = queue.popleft()
-        yield query
-        for p in _valid(neighbors[query]):
-            if p in waiting:
-                del waiting[p]
-                queue.append(p)
+@numba.njit(cache=True)
+def _fill(queries, neighbors, hops, size, tile, queue, waiting, seen, at, members):
+    """Serve queries in breadth-first order while their surroundings fit; returns the number of members."""
+    filled, first = 0, at[0]
+    while at[0] < len(queries):
+        if at[0] == at[1]:  # this part of the graph is done
+            while not waiting[queries[at[2]]]:
+                at[2] += 1
+            waiting[queries[at[2]]] = False
+            queue[at[1]] = queries[at[2]]
+            at[1] += 1
+        query = queue[at[0]]
+        before, filled = filled, _join(neighbors, query, hops, tile, seen, members, filled)
+        if filled > size and at[0] > first:
+            for row in members[before:filled]:
+                seen[row] = -1
+            return before
+        at[0] += 1
+        for p in neighbors[query]:
+            if p >= 0 and waiting[p]:
+                waiting[p] = False
+                queue[at[1]] = p
+                at[1] += 1
+    return filled
+
+
+@numba.njit(cache=True)
+def _join(neighbors, query, hops, tile, seen, members, filled):
+    """Add what lies within ``hops`` of the query to the members of the tile."""
+    if seen[query] != tile:
+        seen[query], members[filled] = tile, query
+        filled += 1
+    for p in neighbors[query]:
+        if p >= 0:
+            if seen[p] != tile:
+                seen[p], members[filled] = tile, p
+                filled += 1
+            if hops == 2:
+                for r in neighbors[p]:
+                    if r >= 0 and seen[r] != tile:
+                        seen[r], members[filled] = tile, r
+                        filled += 1
+    return filled

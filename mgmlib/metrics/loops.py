@@ -40,15 +40,62 @@ def affinities(gram, neighbors, counts, queries, relative, rounding, out):
             )
     for at in numba.prange(len(queries)):
         t, q = queries[at]
-        own, total, defined = neighbors[t, q, : counts[t, q]], 0.0, 0
-        for p in own:
-            if ranks[t, q] and ranks[t, p]:
-                other = neighbors[t, p, : counts[t, p]]
-                u, v = bases[t, q, : ranks[t, q]], bases[t, p, : ranks[t, p]]
-                overlap = _overlap(gram[t], own, q, u, other, p, v)
-                total += np.sqrt(min(overlap / min(ranks[t, q], ranks[t, p]), 1.0))
-                defined += 1
-        out[at] = total / defined if defined else np.nan
+        out[at] = _mean_affinity(gram[t], neighbors[t], counts[t], bases[t], ranks[t], q)
+
+
+@numba.njit(cache=True)
+def _mean_affinity(inner, neighbors, counts, bases, ranks, q):
+    """Mean affinity of the polytope at ``q`` with those of its neighbours."""
+    width, rank = neighbors.shape[1], ranks[q]
+    own = neighbors[q, : counts[q]]
+    basis = bases[q, :rank, : len(own)].T.copy()
+    slot, filled = np.full(len(inner), -1), 0
+    along = np.empty((min(len(inner), width * (width + 1)), width))  # [slot of j]: ⟨u, z_j⟩, u the basis at q
+    cross = np.empty((width, width))
+    total, defined = 0.0, 0
+    for p in own:
+        if rank == 0 or ranks[p] == 0:
+            continue
+        near = neighbors[p, : counts[p]]
+        for b in range(-1, len(near)):
+            j = near[b] if b >= 0 else p
+            if slot[j] < 0:
+                _project(inner, own, q, basis, j, along[filled])
+                slot[j], filled = filled, filled + 1
+            if b >= 0:
+                for c in range(rank):
+                    cross[b, c] = along[slot[j], c] - along[slot[p], c]
+        overlap = _overlap(bases[p, : ranks[p]], cross[: len(near), :rank])
+        total += np.sqrt(min(overlap / min(rank, ranks[p]), 1.0))
+        defined += 1
+    return total / defined if defined else np.nan
+
+
+@numba.njit(cache=True)
+def _project(inner, near, q, coefficients, j, out):
+    """⟨u, z_j⟩ for each direction u at ``q``, whose ``coefficients`` (s, r) stand by neighbours."""
+    row, rank = inner[j], coefficients.shape[1]
+    out[:rank] = 0.0
+    for i in range(len(near)):
+        share, of_neighbor = row[near[i]] - row[q], coefficients[i]
+        for c in range(rank):
+            out[c] += share * of_neighbor[c]
+
+
+@numba.njit(cache=True)
+def _overlap(basis, cross):
+    """‖V Xᵀ‖_F² of coefficients V (r', s') and cross products X (s', r)."""
+    size, rank = cross.shape
+    total, image = 0.0, np.empty(rank)
+    for c in range(len(basis)):
+        image[:] = 0.0
+        for b in range(size):
+            share, row = basis[c, b], cross[b]
+            for a in range(rank):
+                image[a] += share * row[a]
+        for a in range(rank):
+            total += image[a] * image[a]
+    return total
 
 
 @numba.njit(cache=True)
@@ -78,37 +125,20 @@ def _basis(inner, near, p, relative, rounding, basis):
             basis[rank, c] = 0.0
         basis[rank, pivot] = 1.0
         for r in range(rank):
+            share, above = along[r, pivot], basis[r]
             for c in range(size):
-                basis[rank, c] -= along[r, pivot] * basis[r, c]
+                basis[rank, c] -= share * above[c]
         for c in range(size):
             basis[rank, c] /= length
+        new = along[rank]
         for j in range(size):
-            value = _difference(inner, near[pivot], p, near[j], p)
-            for r in range(rank):
-                value -= along[r, pivot] * along[r, j]
-            along[rank, j] = value / length
-            left[j] = max(left[j] - along[rank, j] ** 2, 0.0)
+            new[j] = _difference(inner, near[pivot], p, near[j], p)
+        for r in range(rank):
+            share, above = along[r, pivot], along[r]
+            for j in range(size):
+                new[j] -= share * above[j]
+        for j in range(size):
+            new[j] /= length
+            left[j] = max(left[j] - new[j] ** 2, 0.0)
         left[pivot] = 0.0
     return size
-
-
-@numba.njit(cache=True)
-def _overlap(inner, near_p, p, u, near_q, q, v):
-    """‖UᵀV‖_F² of two bases given as coefficients u (r, s) and v (r', s')."""
-    size_p, size_q = len(near_p), len(near_q)
-    cross = np.empty((size_p, size_q))
-    for a in range(size_p):
-        for b in range(size_q):
-            cross[a, b] = _difference(inner, near_p[a], p, near_q[b], q)
-    total, row = 0.0, np.empty(size_q)
-    for r in range(len(u)):
-        row[:] = 0.0
-        for a in range(size_p):
-            for b in range(size_q):
-                row[b] += u[r, a] * cross[a, b]
-        for r_ in range(len(v)):
-            value = 0.0
-            for b in range(size_q):
-                value += row[b] * v[r_, b]
-            total += value * value
-    return total
