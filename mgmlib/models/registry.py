@@ -11,10 +11,12 @@ from mgmlib.models.catalogue import PADDED, PUBLISHED
 from mgmlib.models.encoder import Encoder
 from mgmlib.steps import Preprocessing
 
-# A name, or a prefix that ends in ":", to the module and function that build it.
+# A name, or a prefix that ends in ":", to the module (of this package, where there is no dot) and function
+# that build it.
 MODELS = {
     "timm:": ("timm_models", "timm_encoder"),
     "efficientnet-lite0": ("efficientnet_lite0", "efficientnet_lite0"),
+    "pocket:": ("mgmlib.pretrain.pocket", "pocket_encoder"),
 }
 MODELS |= {name: ("published", "published_encoder") for name in PUBLISHED if name not in MODELS}
 
@@ -48,7 +50,7 @@ def load_model(
         encoder's own names. No file's code is run, and all names and shapes must agree: what the encoder
         lacks (heads, queues) must be known as such.
     seed : int
-        For ``weights="random"``. The global generator is neither used nor changed.
+        For ``weights="random"``, and which of a pocket model's runs. The global generator is neither used nor changed.
     layer : str, optional
         Dotted name of a submodule whose output is the embedding, such as ``"layer3"``; `mgmlib.models.layers`
         lists the stages. A classifier's name gives its logits.
@@ -108,7 +110,7 @@ def load_model(
         known = ", ".join(repr(m + "NAME" if m.endswith(":") else m) for m in MODELS)
         raise ValueError(f"name={name!r}: unknown model. Known: {known}, or a torch module.{hint}")
     module, function = MODELS[prefix + colon]
-    build = getattr(import_module(f"mgmlib.models.{module}"), function)
+    build = getattr(import_module(module if "." in module else f"mgmlib.models.{module}"), function)
     options = {"padding": padding or "symmetric"} if name in PADDED else {}
     return build(
         rest or name, weights=weights, seed=seed, layer=layer, pool=pool, input_size=input_size, **options

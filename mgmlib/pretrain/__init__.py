@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: how the pocket zoo came to be."""

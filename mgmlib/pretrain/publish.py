@@ -1,0 +1,123 @@
+"""From a finished run to what the repository carries of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mgmlib.embed import embed
+from mgmlib.metrics import manifold_metrics
+from mgmlib.models.weights import load_strict, read_weights
+from mgmlib.pretrain.backbones import backbone
+from mgmlib.pretrain.config import Config
+from mgmlib.pretrain.evaluate import quality
+from mgmlib.pretrain.pocket import encoder
+
+SETTINGS = ("all", "crop", "color-jitter", "rotate", "blur")
+PER_CLASS, N_IMAGES, N_VIEWS = 100, 20, 40
+K = {"semantic": 50, "augmentation": N_VIEWS - 1}
+
+
+def publish(name, folder, train, test, assets):
+    """Probe, embed and measure one run, and write what the book reads.
+
+    Parameters
+    ----------
+    name : str
+        Of the zoo.
+    folder : path
+        Of the finished run.
+    train, test : Images
+        The probes are fitted on all of ``train`` and scored on all of ``test``, whence the manifolds:
+        100 images a class, and 40 views of each of 20 images under five settings.
+    assets : path
+        Gets ``runs/NAME-sSEED.json`` and ``.csv`` (the log), ``metrics/NAME-sSEED.csv``, and of seed 0
+        ``weights/`` and ``embeddings/`` (safetensors, float16). A run followed through training adds
+        ``training/NAME-sSEED.csv``, and of seed 0 the weights of four steps.
+    """
+    folder, assets = Path(folder), Path(assets)
+    result = json.loads((folder / "result.json").read_text())
+    config = Config(**result["config"])
+    run, net = f"{name}-s{config.seed}", _network(config, folder / "weights.safetensors")
+    manifolds = embed_manifolds(encoder(net, config, f"pocket:{name}"), test)
+    _write(assets / "metrics" / f"{run}.csv", _csv(measure(manifolds)))
+    _write(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
+    if config.seed == 0:
+        _write(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
+        _write(assets / "embeddings" / f"{run}.safetensors", to_bytes(manifolds))
+    _publish_training(run, config, folder, test, assets)
+    log = pd.read_csv(folder / "log.csv").iloc[-1]
+    signs = {key: float(log[key]) for key in ("loss", "feature_std", "rankme", "alignment", "uniformity")}
+    about = {"name": name, "seed": config.seed} | result | signs | quality(net, config, train, test)
+    about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    _write(
+        assets / "runs" / f"{run}.json", json.dumps(about, indent=1).encode()
+    )  # last: it says all is there
+
+
+def embed_manifolds(model, images):
+    """Embeddings of the zoo's manifolds: "semantic" and each of `SETTINGS`, rounded to float16."""
+    found = {"semantic": embed(model, images.per_class(PER_CLASS), cache=False, progress=False)}
+    some = images.per_class(N_IMAGES // len(images.classes))
+    for setting in SETTINGS:
+        found[setting] = embed(model, some, setting, N_VIEWS, cache=False, progress=False)
+    for z in found.values():
+        z.z = z.z.astype(np.float16).astype(np.float32)
+    return found
+
+
+def measure(manifolds):
+    """Table of `manifold_metrics` for each manifold of `embed_manifolds`."""
+    tables = {
+        name: manifold_metrics(z, k=K["semantic" if name == "semantic" else "augmentation"])
+        for name, z in manifolds.items()
+    }
+    return pd.concat(tables, names=["manifold"]).reset_index("manifold").reset_index(drop=True)
+
+
+def to_bytes(manifolds):
+    """A safetensors file: NAME.z float16, NAME.labels and NAME.groups int16, for each manifold."""
+    from safetensors.numpy import save
+
+    arrays = {}
+    for name, z in manifolds.items():
+        arrays |= {f"{name}.z": z.z.astype(np.float16)}
+        arrays |= {f"{name}.{key}": getattr(z, key).astype(np.int16) for key in ("labels", "groups")}
+    return save(arrays)
+
+
+def _publish_training(run, config, folder, test, assets):
+    """Metrics at every snapshot; of seed 0 the weights of four, evenly spaced in the logarithm."""
+    files = sorted((folder / "snapshots").glob("*.safetensors"))
+    tables = []
+    for file in files:
+        manifolds = embed_manifolds(encoder(_network(config, file), config, run), test)
+        tables.append(measure(manifolds).assign(step=int(file.stem)))
+    if tables:
+        _write(assets / "training" / f"{run}.csv", _csv(pd.concat(tables)))
+    if config.seed == 0 and files:
+        for i in np.linspace(0, len(files) - 2, 4).round().astype(int):  # the last are the final weights
+            _write(assets / "training" / f"{run}-{files[i].name}", files[i].read_bytes())
+
+
+def _network(config, path):
+    net = backbone(config.backbone, config.size, config.seed)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path).items()}
+    load_strict(net, state, path)
+    return net.eval()
+
+
+def _csv(table):
+    return table.to_csv(index=False, float_format="%.6g").encode()
+
+
+def _write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

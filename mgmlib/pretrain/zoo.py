@@ -1,0 +1,85 @@
+"""The pocket zoo: which runs there are, with the settings that tuning chose."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from mgmlib.pretrain.config import Config
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets" / "zoo"
+
+# The methods of the paper's fourteen models, in the order of its tables.
+FOURTEEN = (
+    "insdis",
+    "moco-v1",
+    "pcl-v1",
+    "pirl",
+    "pcl-v2",
+    "simclr-v1",
+    "moco-v2",
+    "simclr-v2",
+    "sela-v2",
+    "infomin",
+    "byol",
+    "deepcluster-v2",
+    "swav",
+    "supervised",
+)
+SEEDS = 3  # of each of the fourteen, and of the ViTs; one of the others
+
+# Name -> what differs from `Config`'s defaults; "method" where the name is not the method's.
+ZOO = {name: {} for name in FOURTEEN} | {
+    "simsiam": {},
+    "barlow-twins": {},
+    "vicreg": {},
+    "dino": {},
+    "spectral": {},
+    "align-uniform": {},
+    "sigmoid": {},
+    "dino-vit": {"method": "dino", "backbone": "pocket-vit"},
+    "moco-v3-vit": {"method": "moco-v3", "backbone": "pocket-vit"},
+}
+# SimCLR's published models take [0, 1] as it is (Table 10 of Ericsson et al.).
+for _name in ("simclr-v1", "simclr-v2"):
+    ZOO[_name] |= {"mean": (0, 0, 0), "std": (1, 1, 1)}
+
+
+def zoo_config(name, seed=0):
+    """The configuration of one run of the zoo."""
+    if name not in ZOO:
+        raise ValueError(f"name={name!r}: the pocket zoo has {', '.join(ZOO)}")
+    return Config(**{"method": name, "seed": seed} | ZOO[name])
+
+
+def runs():
+    """Name and seed of every run, first seeds first."""
+    many = {*FOURTEEN, "dino-vit", "moco-v3-vit"}
+    return [(name, seed) for seed in range(SEEDS) for name in ZOO if seed == 0 or name in many]
+
+
+def varied(config, **changes):
+    """A configuration with fields changed, or options of the method where `Config` has no such field."""
+    fields = {key: value for key, value in changes.items() if hasattr(config, key)}
+    options = {key: value for key, value in changes.items() if key not in fields}
+    return replace(config, **fields, options=config.options | options)
+
+
+def records(folder=ASSETS):
+    """One row a published run: name, seed, quality, costs and the digests of configuration and weights.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``runs/NAME-sSEED.json``.
+
+    Returns
+    -------
+    DataFrame, in the order of `ZOO`
+    """
+    import pandas as pd
+
+    found = [json.loads(path.read_text()) for path in Path(folder).glob("runs/*.json")]
+    found.sort(key=lambda run: (list(ZOO).index(run["name"]), run["seed"]))
+    return pd.DataFrame([{k: v for k, v in run.items() if k != "config"} for run in found])

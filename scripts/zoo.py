@@ -1,0 +1,130 @@
+"""Train, tune and publish the pocket zoo.
+
+    python scripts/zoo.py train   [--method byol] [--seed 1] --images FOLDER   all runs, or some
+    python scripts/zoo.py tune    --method byol --images FOLDER lr=0.1,0.3 tau=0.1,0.2
+    python scripts/zoo.py publish --images FOLDER                              what is done, into the package
+
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg; "cifar10" is torchvision's copy. Runs are kept under
+runs/zoo and taken up where they were left. On 8 GPUs: torchrun --nproc-per-node 8 scripts/zoo.py train ...
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import mgmlib as mgm
+from mgmlib.pretrain import parallel
+from mgmlib.pretrain.evaluate import quality
+from mgmlib.pretrain.publish import publish
+from mgmlib.pretrain.train import Trainer, log_spaced
+from mgmlib.pretrain.zoo import ASSETS, ZOO, runs, varied, zoo_config
+
+ROOT = Path(__file__).resolve().parent.parent
+WATCHED = {"simclr-v1", "dino-vit"}  # whose metrics are followed through training
+N_VALIDATION = 5000
+
+
+def chosen(args):
+    """Name, seed and folder of the runs that were asked for."""
+    for name, seed in runs():
+        if args.method in (None, name) and args.seed in (None, seed):
+            yield name, seed, args.out / f"{name}-s{seed}"
+
+
+def train(args):
+    """Every run that is not done yet, one after another."""
+    images = None
+    device = parallel.start(args.device)
+    for name, seed, folder in chosen(args):
+        if (folder / "result.json").is_file():
+            continue
+        images = images or mgm.load_images(args.images, split="train")
+        trainer = Trainer(zoo_config(name, seed), images, folder, device)
+        keep = log_spaced(trainer.steps, 15) if name in WATCHED else ()
+        trainer.run(snapshots=keep)
+        print(
+            f"{name} seed {seed}: {trainer.seconds / 60:.1f} minutes, loss {trainer.log[-1]['loss']:.3f}",
+            flush=True,
+        )
+
+
+def tune(args):
+    """A grid at a quarter of the budget, scored by a linear probe on images held out of the training set."""
+    images = mgm.load_images(args.images, split="train")
+    order = np.random.default_rng(0).permutation(len(images))
+    kept, held_out = (
+        images.subset(np.sort(order[N_VALIDATION:])),
+        images.subset(np.sort(order[:N_VALIDATION])),
+    )
+    base = zoo_config(args.method)
+    base = varied(base, n_views=base.n_views // 4)
+    grid = [part.split("=") for part in args.grid]
+    for values in itertools.product(*(text.split(",") for _, text in grid)):
+        changes = {key: _value(text) for (key, _), text in zip(grid, values, strict=True)}
+        config = varied(base, **changes)
+        trainer = Trainer(
+            config, kept, args.out / "tuning" / f"{args.method}-{config.digest[:12]}", args.device
+        )
+        trainer.run()
+        scores = quality(trainer.method.backbone, config, kept, held_out)
+        row = {"name": args.method, "tried": json.dumps(changes), "n_views": config.n_views}
+        row |= {"seconds": round(trainer.seconds), "final_loss": trainer.log[-1]["loss"]}
+        row |= {"feature_std": trainer.log[-1]["feature_std"], "rankme": trainer.log[-1]["rankme"]}
+        row |= {"linear": scores["linear"], "knn": scores["knn"], "config": config.digest[:12]}
+        _append(ASSETS / "tuning.csv", row, key="config")
+        print(row, flush=True)
+
+
+def publish_all(args):
+    """What the repository carries of every finished run that has no record yet."""
+    train, test = (mgm.load_images(args.images, split=part) for part in ("train", "test"))
+    for name, seed, folder in chosen(args):
+        if (folder / "result.json").is_file() and not (ASSETS / f"runs/{name}-s{seed}.json").is_file():
+            publish(name, folder, train, test, ASSETS)
+            print(f"{name} seed {seed}: published", flush=True)
+
+
+def _value(text):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _append(path, row, key):
+    """Add a row to a table, in place of one with the same key; written at once."""
+    table = pd.read_csv(path, dtype={key: str}) if path.is_file() else pd.DataFrame()
+    if len(table):
+        table = table[table[key] != row[key]]
+    table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    table.to_csv(temporary, index=False, float_format="%.5g")
+    os.replace(temporary, path)
+
+
+def main():
+    """Parse, and do."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "tune", "publish"))
+    parser.add_argument("grid", nargs="*")
+    parser.add_argument("--method", choices=tuple(ZOO))
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--images", default="cifar10")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/zoo")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_intermixed_args()
+    {"train": train, "tune": tune, "publish": publish_all}[args.what](args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
