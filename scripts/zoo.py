@@ -22,9 +22,9 @@ import torch
 import mgmlib as mgm
 from mgmlib.pretrain import parallel
 from mgmlib.pretrain.evaluate import quality
-from mgmlib.pretrain.publish import publish
+from mgmlib.pretrain.publish import publish, publish_initial
 from mgmlib.pretrain.train import Trainer, log_spaced
-from mgmlib.pretrain.zoo import ASSETS, ZOO, runs, varied, zoo_config
+from mgmlib.pretrain.zoo import ASSETS, INITIAL, SEEDS, ZOO, runs, varied, zoo_config
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = {"simclr-v1", "dino-vit"}  # whose metrics are followed through training
@@ -83,8 +83,11 @@ def tune(args):
 
 
 def publish_all(args):
-    """What the repository carries of every finished run that has no record yet."""
+    """Publish every finished run and every untrained network that has no record yet."""
     train, test = (mgm.load_images(args.images, split=part) for part in ("train", "test"))
+    for name, seed in itertools.product(INITIAL, range(SEEDS)):
+        if not (ASSETS / f"runs/{name}-s{seed}.json").is_file():
+            publish_initial(name, seed, train, test, ASSETS)
     for name, seed, folder in chosen(args):
         if (folder / "result.json").is_file() and not (ASSETS / f"runs/{name}-s{seed}.json").is_file():
             publish(name, folder, train, test, ASSETS)

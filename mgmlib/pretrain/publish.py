@@ -17,6 +17,7 @@ from mgmlib.pretrain.backbones import backbone
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.evaluate import quality
 from mgmlib.pretrain.pocket import encoder
+from mgmlib.pretrain.zoo import INITIAL
 
 SETTINGS = ("all", "crop", "color-jitter", "rotate", "blur")
 PER_CLASS, N_IMAGES, N_VIEWS = 100, 20, 40
@@ -55,9 +56,29 @@ def publish(name, folder, train, test, assets):
     signs = {key: float(log[key]) for key in ("loss", "feature_std", "rankme", "alignment", "uniformity")}
     about = {"name": name, "seed": config.seed} | result | signs | quality(net, config, train, test)
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    # Last: it says that all is there.
     _write(
         assets / "runs" / f"{run}.json", json.dumps(about, indent=1).encode()
     )  # last: it says all is there
+
+
+def publish_initial(name, seed, train, test, assets):
+    """Probes and metrics of a network with the initial weights of a seed: what training is measured against.
+
+    Parameters
+    ----------
+    name : str
+        Of `mgmlib.pretrain.zoo.INITIAL`.
+    seed : int
+    train, test, assets
+        As for `publish`.
+    """
+    config = Config("supervised", seed=seed, backbone=INITIAL[name])
+    net = backbone(config.backbone, config.size, seed).eval()
+    table = measure(embed_manifolds(encoder(net, config, name), test))
+    _write(Path(assets) / "metrics" / f"{name}-s{seed}.csv", _csv(table))
+    about = {"name": name, "seed": seed} | quality(net, config, train, test)
+    _write(Path(assets) / "runs" / f"{name}-s{seed}.json", json.dumps(about, indent=1).encode())
 
 
 def embed_manifolds(model, images):

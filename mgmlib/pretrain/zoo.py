@@ -29,6 +29,9 @@ FOURTEEN = (
 )
 SEEDS = 3  # of each of the fourteen, and of the ViTs; one of the others
 
+# Untrained networks, as a baseline: name -> backbone.
+INITIAL = {"random-resnet": "pocket-resnet", "random-vit": "pocket-vit"}
+
 # Name -> what differs from `Config`'s defaults; "method" where the name is not the method's.
 ZOO = {name: {} for name in FOURTEEN} | {
     "simsiam": {},
@@ -76,10 +79,11 @@ def records(folder=ASSETS):
 
     Returns
     -------
-    DataFrame, in the order of `ZOO`
+    DataFrame, in the order of `ZOO`, the untrained networks last
     """
     import pandas as pd
 
     found = [json.loads(path.read_text()) for path in Path(folder).glob("runs/*.json")]
-    found.sort(key=lambda run: (list(ZOO).index(run["name"]), run["seed"]))
+    order = [*ZOO, *INITIAL]
+    found.sort(key=lambda run: (order.index(run["name"]), run["seed"]))
     return pd.DataFrame([{k: v for k, v in run.items() if k != "config"} for run in found])
