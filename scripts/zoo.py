@@ -11,18 +11,16 @@ runs/zoo and taken up where they were left. On 8 GPUs: torchrun --nproc-per-node
 import argparse
 import itertools
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 import mgmlib as mgm
 from mgmlib.pretrain import parallel
 from mgmlib.pretrain.evaluate import quality
-from mgmlib.pretrain.publish import publish, publish_initial
+from mgmlib.pretrain.publish import publish, publish_initial, write
 from mgmlib.pretrain.train import Trainer, log_spaced
 from mgmlib.pretrain.zoo import ASSETS, INITIAL, SEEDS, ZOO, runs, varied, zoo_config
 
@@ -72,14 +70,21 @@ def tune(args):
         trainer = Trainer(
             config, kept, args.out / "tuning" / f"{args.method}-{config.digest[:12]}", args.device
         )
-        trainer.run()
-        scores = quality(trainer.method.backbone, config, kept, held_out)
-        row = {"name": args.method, "tried": json.dumps(changes), "n_views": config.n_views}
-        row |= {"seconds": round(trainer.seconds), "final_loss": trainer.log[-1]["loss"]}
-        row |= {"feature_std": trainer.log[-1]["feature_std"], "rankme": trainer.log[-1]["rankme"]}
-        row |= {"linear": scores["linear"], "knn": scores["knn"], "config": config.digest[:12]}
-        _append(ASSETS / "tuning.csv", row, key="config")
+        row = {"name": args.method, "tried": changes, "n_views": config.n_views}
+        try:
+            row |= _score(trainer.run(), kept, held_out)
+        except FloatingPointError:
+            row |= {"seconds": round(trainer.seconds), "final_loss": None}
+        row["config"] = config.digest[:12]
+        write(ASSETS / "tuning" / f"{args.method}-{row['config']}.json", json.dumps(row, indent=1).encode())
         print(row, flush=True)
+
+
+def _score(trainer, kept, held_out):
+    scores = quality(trainer.method.backbone, trainer.config, kept, held_out)
+    last = trainer.log[-1]
+    signs = {"final_loss": last["loss"], "feature_std": last["feature_std"], "rankme": last["rankme"]}
+    return {"seconds": round(trainer.seconds)} | signs | {k: scores[k] for k in ("linear", "knn")}
 
 
 def publish_all(args):
@@ -99,18 +104,6 @@ def _value(text):
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _append(path, row, key):
-    """Add a row to a table, in place of one with the same key; written at once."""
-    table = pd.read_csv(path, dtype={key: str}) if path.is_file() else pd.DataFrame()
-    if len(table):
-        table = table[table[key] != row[key]]
-    table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    table.to_csv(temporary, index=False, float_format="%.5g")
-    os.replace(temporary, path)
 
 
 def main():

@@ -46,20 +46,18 @@ def publish(name, folder, train, test, assets):
     config = Config(**result["config"])
     run, net = f"{name}-s{config.seed}", _network(config, folder / "weights.safetensors")
     manifolds = embed_manifolds(encoder(net, config, f"pocket:{name}"), test)
-    _write(assets / "metrics" / f"{run}.csv", _csv(measure(manifolds)))
-    _write(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
+    write(assets / "metrics" / f"{run}.csv", _csv(measure(manifolds)))
+    write(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
     if config.seed == 0:
-        _write(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
-        _write(assets / "embeddings" / f"{run}.safetensors", to_bytes(manifolds))
+        write(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
+        write(assets / "embeddings" / f"{run}.safetensors", to_bytes(manifolds))
     _publish_training(run, config, folder, test, assets)
     log = pd.read_csv(folder / "log.csv").iloc[-1]
     signs = {key: float(log[key]) for key in ("loss", "feature_std", "rankme", "alignment", "uniformity")}
     about = {"name": name, "seed": config.seed} | result | signs | quality(net, config, train, test)
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     # Last: it says that all is there.
-    _write(
-        assets / "runs" / f"{run}.json", json.dumps(about, indent=1).encode()
-    )  # last: it says all is there
+    write(assets / "runs" / f"{run}.json", json.dumps(about, indent=1).encode())  # last: it says all is there
 
 
 def publish_initial(name, seed, train, test, assets):
@@ -76,9 +74,9 @@ def publish_initial(name, seed, train, test, assets):
     config = Config("supervised", seed=seed, backbone=INITIAL[name])
     net = backbone(config.backbone, config.size, seed).eval()
     table = measure(embed_manifolds(encoder(net, config, name), test))
-    _write(Path(assets) / "metrics" / f"{name}-s{seed}.csv", _csv(table))
+    write(Path(assets) / "metrics" / f"{name}-s{seed}.csv", _csv(table))
     about = {"name": name, "seed": seed} | quality(net, config, train, test)
-    _write(Path(assets) / "runs" / f"{name}-s{seed}.json", json.dumps(about, indent=1).encode())
+    write(Path(assets) / "runs" / f"{name}-s{seed}.json", json.dumps(about, indent=1).encode())
 
 
 def embed_manifolds(model, images):
@@ -120,10 +118,10 @@ def _publish_training(run, config, folder, test, assets):
         manifolds = embed_manifolds(encoder(_network(config, file), config, run), test)
         tables.append(measure(manifolds).assign(step=int(file.stem)))
     if tables:
-        _write(assets / "training" / f"{run}.csv", _csv(pd.concat(tables)))
+        write(assets / "training" / f"{run}.csv", _csv(pd.concat(tables)))
     if config.seed == 0 and files:
         for i in np.linspace(0, len(files) - 2, 4).round().astype(int):  # the last are the final weights
-            _write(assets / "training" / f"{run}-{files[i].name}", files[i].read_bytes())
+            write(assets / "training" / f"{run}-{files[i].name}", files[i].read_bytes())
 
 
 def _network(config, path):
@@ -137,7 +135,8 @@ def _csv(table):
     return table.to_csv(index=False, float_format="%.6g").encode()
 
 
-def _write(path, content):
+def write(path, content):
+    """Write bytes to a file at once, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)

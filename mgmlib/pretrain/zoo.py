@@ -87,3 +87,17 @@ def records(folder=ASSETS):
     order = [*ZOO, *INITIAL]
     found.sort(key=lambda run: (order.index(run["name"]), run["seed"]))
     return pd.DataFrame([{k: v for k, v in run.items() if k != "config"} for run in found])
+
+
+def trials(folder=ASSETS):
+    """One row a tuning run: name, what was tried, budget, quality on held-out images.
+
+    A run that diverged has no quality.
+    """
+    import pandas as pd
+
+    found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("tuning/*.json"))]
+    for run in found:
+        run["tried"] = ", ".join(f"{key} {value}" for key, value in run["tried"].items())
+    found.sort(key=lambda run: (list(ZOO).index(run["name"]), run["tried"]))
+    return pd.DataFrame(found)
