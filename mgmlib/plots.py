@@ -79,6 +79,44 @@ def intervals(ax, table, label, mean="mean", low="low", high="high", color=BLUE,
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 
+def models_by_manifold(table, metric, title=None):
+    """A metric of every model (rows) on every manifold (columns), as a figure of numbers and colours.
+
+    ``table`` has the columns model, manifold, metric and mean, as `mgmlib.study.results` gives it.
+    """
+    part = table[table["metric"] == metric]
+    grid = part.pivot(index="model", columns="manifold", values="mean")
+    grid = grid.reindex(index=part["model"].unique(), columns=part["manifold"].unique())
+    figure, (ax,) = panels(1, width=1.6 + 0.9 * grid.shape[1], height=0.9 + 0.27 * grid.shape[0])
+    sns.heatmap(grid, annot=True, fmt=".2f", cmap="viridis", cbar=False, annot_kws={"size": 7}, ax=ax)
+    ax.set(xlabel="", ylabel="", title=title or metric)
+    ax.tick_params(left=False, bottom=False)
+    ax.tick_params(axis="x", rotation=30)
+    return figure
+
+
+def models_with_intervals(table, manifold, metrics, labels=None):
+    """Mean and interval of several metrics on one manifold, one line a model, coloured by paradigm."""
+    figure, axes = panels(len(metrics), width=3.2, height=0.9 + 0.24 * table["model"].nunique(), sharey=True)
+    colors = dict(zip(table["paradigm"].unique(), PALETTE * 2, strict=False))
+    for ax, metric in zip(axes, metrics, strict=True):
+        part = table[(table["manifold"] == manifold) & (table["metric"] == metric)].reset_index(drop=True)
+        for y, row in part.iterrows():
+            ax.plot([row["low"], row["high"]], [y, y], color=colors[row["paradigm"]], lw=2)
+            ax.plot(row["mean"], y, "o", color=colors[row["paradigm"]], ms=5)
+        ax.set_yticks(range(len(part)), part["model"])
+        ax.set(ylim=(len(part) - 0.5, -0.5), xlabel=(labels or {}).get(metric, metric))
+    handles = [mpl.lines.Line2D([], [], color=c, marker="o", lw=2, label=p) for p, c in colors.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+def mark(figure, text):
+    """Write across a figure what it must not be taken for."""
+    figure.text(0.5, 0.5, text, fontsize=26, color=RED, alpha=0.28, rotation=20, ha="center", va="center")
+    return figure
+
+
 def gallery(images, columns, titles=None, frames=None, size=0.9):
     """A grid of (3, H, W) images in [0, 1]; ``frames`` gives the colour of each frame, or None."""
     rows = -(-len(images) // columns)
