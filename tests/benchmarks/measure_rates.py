@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.measure_rates    writes notebooks/results/rates.json, in about two minutes
 
-Each rate is the best of a few rounds on one thread, which is what an undisturbed core does. The same data are
-measured once more as a whole, so that the appendix can hold its model against a run.
+Each rate is the best of a few rounds, in seconds of processor time on one thread: other programs take
+from the clock, and less from these. The metrics of one set are timed as a whole too: a check of the model.
 """
 
 import json
@@ -30,13 +30,13 @@ ROUNDS = 3
 
 
 def best(function, rounds=ROUNDS):
-    """Seconds of the fastest of a few calls, after one that warms up."""
+    """Processor seconds of the fastest of a few calls, after one that warms up."""
     function()
     seconds = []
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = time.process_time()
         function()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     return min(seconds)
 
 
@@ -71,7 +71,7 @@ def kernels(rng, n=100 * (K + 1)):
 
 
 def whole(rng, n=6000):
-    """Seconds of `point_metrics` on one set, to hold the model against."""
+    """Processor seconds of `point_metrics` on one set."""
     z = sheets(n, rng)
     return {"n": n, "d": D, "k": K, "seconds": best(lambda: mgm.point_metrics(z, k=K), rounds=1)}
 
