@@ -8,7 +8,7 @@ from mgmlib.graph.lawson_hanson import with_threads
 from mgmlib.graph.products import product
 
 STRIP = 256  # rows multiplied at once; fixed, so that no number depends on how much memory there is
-CHUNK, FOLD = 16, 4  # scores that are looked at together; groups of them from which a bound is drawn
+CHUNK, FOLD = 8, 8  # scores that have a peak in common; at most so many peaks are looked at together
 FEW = 0.5  # share of the group's rows below which the queries alone are multiplied
 
 
@@ -117,8 +117,8 @@ def merge_row(row, first, half, own, best, places):
     for start in range(0, n, width):
         _raise(peaks, row[start : start + width], half[first + start : first + start + width])
     enough = best[m - 1]  # a score below it cannot enter
-    coarse = peaks[: width // FOLD].copy()
-    if len(coarse) > 2 * m:  # as many peaks as the list is long (and one, for ``own``) reach this
+    coarse = peaks[: width // max(1, min(FOLD, width // (2 * m + 1)))].copy()
+    if width > 2 * m:  # as many peaks as the list is long (and one, for ``own``) reach this
         for c in range(len(coarse), width):
             coarse[c % len(coarse)] = max(coarse[c % len(coarse)], peaks[c])
         rank = len(coarse) - m - 1

@@ -11,6 +11,7 @@ KERNELS = ("cosine", "rbf")
 LARGEST = 1e100  # coordinates beyond it would leave the float64 range once squared (RBF)
 ORDINARY = 1e-15, 1e15  # norms whose squares and inverses float32 holds
 CACHE_BYTES = 2**20  # of float64 rows that are multiplied at once: they stay in a core's cache
+STRIP = 128  # rows multiplied at once where a product is its own transpose
 SINGLE = 1e-6  # error of a float32 inner product of unit vectors: eight times its usual size at d = 2048
 
 
@@ -93,17 +94,18 @@ class Points:
     def gram(self, ids, center=False):
         """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) float64."""
         groups, n = ids.shape
+        multiply = _bmm_of_half if self.device.type == "cpu" else torch.bmm
         gram = torch.empty(groups, n, n, dtype=torch.float64, device=self.device)
         step = len(ids) if self.device.type != "cpu" else max(1, CACHE_BYTES // (8 * n * self.raw.shape[1]))
         for part, out in zip(ids.split(step), gram.split(step), strict=True):
             if self.kernel == "cosine" and self.ordinary and not center:  # n² divisions instead of n d
                 rows, norm = self.raw[part].double(), self.norm[part]
-                torch.bmm(rows, rows.mT, out=out).div_(norm * norm.mT)
+                multiply(rows, rows.mT, out=out).div_(norm * norm.mT)
                 continue
             rows = self.rows(part)
             if center:
                 rows -= rows.mean(-2, keepdim=True)
-            torch.bmm(rows, rows.mT, out=out)
+            multiply(rows, rows.mT, out=out)
         return gram
 
     def kernel_values(self, gram, left, right):
@@ -150,6 +152,19 @@ def check_points(z, kernel="cosine", bandwidth=None, device=None):
         return Points(raw, kernel, float(bandwidth), ones, ones, mean, extent=float(largest.max()))
     _refuse(norm[:, 0] == 0, "is the zero vector, which has no direction (cosine kernel)")
     return Points(raw, kernel, None, peak, norm, torch.zeros(1, raw.shape[1], device=raw.device), extent=1.0)
+
+
+def _bmm_of_half(rows, columns, out):
+    """``torch.bmm`` of (G, n, d) rows with themselves: the upper half alone is computed, by strips."""
+    n = rows.shape[1]
+    if n <= 2 * STRIP:
+        return torch.bmm(rows, columns, out=out)
+    for start in range(0, n, STRIP):
+        end = start + STRIP
+        for tile, left, right in zip(out, rows, columns, strict=True):
+            torch.mm(left[start:end], right[:, start:], out=tile[start:end, start:])
+            tile[end:, start:end] = tile[start:end, end:].T
+    return out
 
 
 def _peaks(raw):

@@ -31,71 +31,94 @@ def affinities(gram, neighbors, counts, queries, relative, rounding, out):
     """
     groups, n, width = neighbors.shape
     bases = np.zeros((groups, n, width, width))  # orthonormal bases as coefficients on the differences
+    projectors = np.empty((groups, n, width + 1, width + 1))  # on their spans, as coefficients on the points
     ranks = np.zeros((groups, n), np.int64)
     for at in numba.prange(groups * n):
         t, p = at // n, at % n
-        if counts[t, p]:
-            ranks[t, p] = _basis(
-                gram[t], neighbors[t, p, : counts[t, p]], p, relative, rounding[t], bases[t, p]
-            )
+        near = neighbors[t, p, : counts[t, p]]
+        if len(near):
+            ranks[t, p] = _basis(gram[t], near, p, relative, rounding[t], bases[t, p])
+            _projector(bases[t, p, : ranks[t, p]], len(near), projectors[t, p])
     for at in numba.prange(len(queries)):
         t, q = queries[at]
-        out[at] = _mean_affinity(gram[t], neighbors[t], counts[t], bases[t], ranks[t], q)
+        basis = bases[t, q, : ranks[t, q]]
+        out[at] = _mean_affinity(gram[t], neighbors[t], counts[t], basis, projectors[t], ranks[t], q)
 
 
 @numba.njit(cache=True)
-def _mean_affinity(inner, neighbors, counts, bases, ranks, q):
-    """Mean affinity of the polytope at ``q`` with those of its neighbours."""
-    width, rank = neighbors.shape[1], ranks[q]
-    own = neighbors[q, : counts[q]]
-    basis = bases[q, :rank, : len(own)].T.copy()
+def _projector(basis, size, out):
+    """CᵀC into ``out``, C the coefficients of the basis on the point itself and its ``size`` neighbours."""
+    row = np.empty(size + 1)
+    out[: size + 1, : size + 1] = 0.0
+    for coefficients in basis:
+        row[0], row[1:] = -coefficients[:size].sum(), coefficients[:size]
+        for a in range(size + 1):
+            share, to = row[a], out[a]
+            for b in range(size + 1):
+                to[b] += share * row[b]
+
+
+@numba.njit(cache=True)
+def _mean_affinity(inner, neighbors, counts, basis, projectors, ranks, q):
+    """Mean affinity of the polytope at ``q`` with those of its neighbours.
+
+    With x_j the coordinates of z_j − z_q along the basis at q, and M_ij = ⟨x_i, x_j⟩ over all neighbours of
+    neighbours, ‖U_qᵀU_p‖² = Σ P_ij M_ij, P the projector at p: a few hundred products a pair.
+    """
+    own, rank = neighbors[q, : counts[q]], ranks[q]
     slot, filled = np.full(len(inner), -1), 0
-    along = np.empty((min(len(inner), width * (width + 1)), width))  # [slot of j]: ⟨u, z_j⟩, u the basis at q
-    cross = np.empty((width, width))
-    total, defined = 0.0, 0
+    columns = np.empty(min(len(inner), len(own) * (1 + neighbors.shape[1])), np.int64)
+    for p in own:
+        for b in range(-1, counts[p]):
+            j = neighbors[p, b] if b >= 0 else p
+            if slot[j] < 0:
+                slot[j], columns[filled], filled = filled, j, filled + 1
+    products = _products(inner, own, q, basis, columns[:filled])
+    total, defined, place = 0.0, 0, np.empty(neighbors.shape[1] + 1, np.int64)
     for p in own:
         if rank == 0 or ranks[p] == 0:
             continue
-        near = neighbors[p, : counts[p]]
-        for b in range(-1, len(near)):
-            j = near[b] if b >= 0 else p
-            if slot[j] < 0:
-                _project(inner, own, q, basis, j, along[filled])
-                slot[j], filled = filled, filled + 1
-            if b >= 0:
-                for c in range(rank):
-                    cross[b, c] = along[slot[j], c] - along[slot[p], c]
-        overlap = _overlap(bases[p, : ranks[p]], cross[: len(near), :rank])
-        total += np.sqrt(min(overlap / min(rank, ranks[p]), 1.0))
+        place[0] = slot[p]
+        for b in range(counts[p]):
+            place[b + 1] = slot[neighbors[p, b]]
+        overlap, projector = 0.0, projectors[p]
+        for a in range(counts[p] + 1):
+            i = place[a]
+            overlap += projector[a, a] * products[i, i]
+            for b in range(a):
+                j = place[b]
+                overlap += 2.0 * projector[a, b] * products[max(i, j), min(i, j)]
+        total += np.sqrt(min(max(overlap / min(rank, ranks[p]), 0.0), 1.0))
         defined += 1
     return total / defined if defined else np.nan
 
 
 @numba.njit(cache=True)
-def _project(inner, near, q, coefficients, j, out):
-    """⟨u, z_j⟩ for each direction u at ``q``, whose ``coefficients`` (s, r) stand by neighbours."""
-    row, rank = inner[j], coefficients.shape[1]
-    out[:rank] = 0.0
-    for i in range(len(near)):
-        share, of_neighbor = row[near[i]] - row[q], coefficients[i]
-        for c in range(rank):
-            out[c] += share * of_neighbor[c]
-
-
-@numba.njit(cache=True)
-def _overlap(basis, cross):
-    """‖V Xᵀ‖_F² of coefficients V (r', s') and cross products X (s', r)."""
-    size, rank = cross.shape
-    total, image = 0.0, np.empty(rank)
+def _products(inner, own, q, basis, columns):
+    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`."""
+    size, of_query = len(columns), inner[q]
+    inside = np.empty((len(own), size))  # ⟨z_i − z_q, z_j − z_q⟩ for the neighbours i
+    for i in range(len(own)):
+        row, to = inner[own[i]], inside[i]
+        shift = of_query[q] - row[q]
+        for u in range(size):
+            to[u] = row[columns[u]] - of_query[columns[u]] + shift
+    along = np.zeros(((len(basis) + 3) // 4 * 4, size))  # padded: four rows at a time save memory traffic
     for c in range(len(basis)):
-        image[:] = 0.0
-        for b in range(size):
-            share, row = basis[c, b], cross[b]
-            for a in range(rank):
-                image[a] += share * row[a]
-        for a in range(rank):
-            total += image[a] * image[a]
-    return total
+        to = along[c]
+        for i in range(len(own)):
+            share, row = basis[c, i], inside[i]
+            for u in range(size):
+                to[u] += share * row[u]
+    products = np.zeros((size, size))
+    for u in range(size):
+        to = products[u]
+        for c in range(0, len(along), 4):
+            x, y, z, w = along[c], along[c + 1], along[c + 2], along[c + 3]
+            of_x, of_y, of_z, of_w = x[u], y[u], z[u], w[u]
+            for v in range(u + 1):
+                to[v] += of_x * x[v] + of_y * y[v] + of_z * z[v] + of_w * w[v]
+    return products
 
 
 @numba.njit(cache=True)

@@ -55,7 +55,8 @@ def polytopes(graph, z, hops):
     asked[queries] = True
     small, large = split_by_size(codes, queries)
     for groups in small:
-        for ids in in_chunks(groups, 8 * groups.shape[1] ** 2, BLOCK_BYTES):
+        n, width = groups.shape[1], table.shape[1]
+        for ids in in_chunks(groups, 8 * n * (n + 2 * (width + 1) ** 2), BLOCK_BYTES):
             yield _tile(points, ids, table, asked[ids])
     for group in large:
         for members, inside in surroundings(group[asked[group]], table, hops):

@@ -1,18 +1,24 @@
 """Graph and metric kernels against named rivals: one thread, one run, medians of interleaved rounds.
 
-    python tests/benchmarks/bench_graph.py [--n 10000] [--d 2048] [--k 50] [--rounds 3]
+    python tests/benchmarks/bench_graph.py [--n 10000] [--d 2048] [--k 50] [--rounds 3] [--memory 50000]
 
-Clustered unit vectors, as `clustered` in tests/truth.py makes them. Prints a table and writes it to
-_build/benchmarks/graph.csv. Rivals: the published NNK code's rule as we restate it per point (faiss search,
-numpy pruning loop), scipy's NNLS, faiss, scikit-learn, scipy's subspace angles.
+Clustered unit vectors (`clustered` in tests/truth.py) as a set, and single clusters of 50 as groups. Rivals:
+the published NNK code's rule as we restate it (faiss search, then a numpy loop over points), scipy's NNLS,
+faiss, scikit-learn, torch, scipy's subspace angles. Times are the process's own CPU time, so that other work
+on the machine counts little. Writes notebooks/results/bench/{rows,scaling,machine}.csv, which the book reads.
+About 10 minutes on one core.
 """
 
 # ruff: noqa: E402 - the libraries read their number of threads when they are imported
 import argparse
+import datetime
 import os
+import platform
 import resource
+import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -21,17 +27,24 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMB
 import faiss
 import numpy as np
 import pandas as pd
+import torch
 from scipy.linalg import subspace_angles
 from scipy.optimize import nnls
 from sklearn.neighbors import NearestNeighbors
 
 import mgmlib as mgm
-from mgmlib.graph import lawson_hanson
+from mgmlib.graph import lawson_hanson, products
+from mgmlib.graph.nearest import nearest
+from mgmlib.graph.points import check_points
 
 ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "notebooks" / "results" / "bench"
 sys.path.insert(0, str(ROOT))
 
 from tests.truth import clustered
+
+BLOCK = 2**29
+SCALING = {"n": (2500, 5000, 10_000, 20_000), "k": (25, 50, 100), "d": (128, 512, 2048)}
 
 
 def prune(kernel, target, tol=1e-6):
@@ -57,12 +70,18 @@ def faiss_search(z, k):
     return index.search(z, k + 1)[1]
 
 
-def faiss_and_prune(z, k):
-    """The published pipeline: flat search, then a loop over points."""
-    for q, near in enumerate(faiss_search(z, k)):
-        near = near[near != q][:k]
-        rows = z[near].astype(float)
+def faiss_and_prune(z, k, queries=None):
+    """The published pipeline: flat search, then a loop over points (in float32, its faster form)."""
+    near_of = faiss_search(z, k)
+    for q in range(len(z)) if queries is None else range(queries):
+        near = near_of[q][near_of[q] != q][:k]
+        rows = z[near]
         prune(0.5 + 0.5 * rows @ rows.T, 0.5 + 0.5 * rows @ z[q])
+
+
+def groups_and_prune(z, size, groups):
+    for start in range(0, size * groups, size):
+        faiss_and_prune(z[start : start + size], size - 1)
 
 
 def angle_loop(graph, z, pairs):
@@ -78,74 +97,214 @@ def angle_loop(graph, z, pairs):
                 return
 
 
+def search(z, k):
+    """Our exact search alone."""
+    points, rows = check_points(z), torch.arange(len(z))
+    nearest(points, rows, rows, k, torch.float32, BLOCK, 1)
+
+
+def half_product(z):
+    """The matrix products of that search and nothing else: each pair once, the machine's bound."""
+    rows = torch.from_numpy(z)
+    out = torch.empty(256, len(z))
+    for start in range(0, len(z), 256):
+        part = rows[start : start + 256]
+        products.product(part, rows[start:], out[: len(part), start:])
+
+
+def torch_search(z, k):
+    rows = torch.from_numpy(z)
+    for part in rows.split(1024):
+        (part @ rows.T).topk(k + 1, dim=1)
+
+
 def seconds(tasks, rounds):
-    """Median seconds of each task over interleaved rounds, after one warm-up."""
+    """Median seconds of each task over interleaved rounds, after one warm-up of the compiled ones."""
     times = {name: [] for name in tasks}
     for turn in range(rounds + 1):
         for name, (task, _) in tasks.items():
-            start = time.perf_counter()
-            task()
-            if turn:
-                times[name].append(time.perf_counter() - start)
+            if turn or name[1].startswith("mgmlib"):
+                start = time.process_time()
+                task()
+                if turn:
+                    times[name].append(time.process_time() - start)
     return {name: float(np.median(found)) for name, found in times.items()}
 
 
+def unit(z):
+    return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+
+
+def a_set(n, d):
+    return unit(clustered(n, d, np.random.default_rng(0), clusters=max(8, n // 250), rank=12))
+
+
+def groups_of(size, n, d, rank=30):
+    """Single clusters of ``size`` points, as the views of one image are; support about 11 at rank 30."""
+    rng = np.random.default_rng(1)
+    return unit(np.concatenate([clustered(size, d, rng, clusters=1, rank=rank) for _ in range(n // size)]))
+
+
+def solver_tasks(z, k, some=500):
+    graph = mgm.nnk(z, k, queries=np.arange(some))
+    rows = z[graph.indices].astype(float)
+    kernel = 0.5 + 0.5 * rows @ rows.transpose(0, 2, 1)
+    target = 0.5 + 0.5 * np.einsum("qkd,qd->qk", rows, z[:some].astype(float))
+    step = f"NNK solve, k = {k}"
+    return {
+        (step, "mgmlib"): (lambda: lawson_hanson.solve(kernel, target, 1), some),
+        (step, "published rule"): (lambda: [prune(*p) for p in zip(kernel, target, strict=True)], some),
+        (step, "scipy nnls"): (lambda: [by_nnls(*p) for p in zip(kernel, target, strict=True)], some),
+    }
+
+
+def search_tasks(z, k, all_rivals):
+    n, d = z.shape
+    step, index = f"kNN, d = {d}", NearestNeighbors(n_neighbors=k + 1, algorithm="brute")
+    tasks = {
+        (step, "mgmlib"): (lambda: search(z, k), n),
+        (step, "its matrix products alone"): (lambda: half_product(z), n),
+        (step, "faiss flat"): (lambda: faiss_search(z, k), n),
+    }
+    if all_rivals:
+        tasks[(step, "scikit-learn")] = (lambda: index.fit(z).kneighbors(z), n)
+        tasks[(step, "torch matmul + topk")] = (lambda: torch_search(z, k), n)
+    return tasks
+
+
+def pipeline_tasks(z, k):
+    n = len(z)
+    step = "kNN + NNK"
+    return {
+        (step, "mgmlib certified"): (lambda: mgm.nnk(z, k, solver="certified"), n),
+        (step, "mgmlib exact"): (lambda: mgm.nnk(z, k), n),
+        (step, "its matrix products alone"): (lambda: half_product(z), n),
+        (step, "faiss + published rule"): (lambda: faiss_and_prune(z, k), n),
+    }
+
+
+def metric_tasks(z, k, pairs=200):
+    n, d = z.shape
+    graph, wide = mgm.nnk(z, k, solver="certified"), z[: 1 + n].astype(float)
+    grouped, groups = groups_of(50, n, d), np.repeat(np.arange(n // 50), 50)
+    of_groups = mgm.nnk(grouped, 49, groups=groups)
+    wide_groups, some = grouped.astype(float), 20
+    return {
+        ("affinity (pairs)", "mgmlib"): (lambda: mgm.affinity(graph, z), int(graph.n_neighbors.sum())),
+        ("affinity (pairs)", "scipy loop"): (lambda: angle_loop(graph, wide, pairs), pairs),
+        ("diameter", "mgmlib"): (lambda: mgm.diameter(graph, z), n),
+        ("groups of 50", "mgmlib"): (lambda: mgm.nnk(grouped, 49, groups=groups), n),
+        ("groups of 50", "faiss + published rule"): (lambda: groups_and_prune(grouped, 50, some), 50 * some),
+        ("affinity in groups (pairs)", "mgmlib"): (
+            lambda: mgm.affinity(of_groups, grouped),
+            int(of_groups.n_neighbors.sum()),
+        ),
+        ("affinity in groups (pairs)", "scipy loop"): (
+            lambda: angle_loop(of_groups, wide_groups, pairs),
+            pairs,
+        ),
+    }
+
+
+def measured(tasks, rounds):
+    """Table of the tasks: step, implementation, seconds, items, per_second, mgmlib_is (times faster)."""
+    found = seconds(tasks, rounds)
+    table = pd.DataFrame(
+        [(*name, took, tasks[name][1]) for name, took in found.items()],
+        columns=["step", "implementation", "seconds", "items"],
+    )
+    table["per_second"] = table["items"] / table["seconds"]
+    ours = table[table["implementation"].str.startswith("mgmlib")].groupby("step")["per_second"].first()
+    table["mgmlib_is"] = table["step"].map(ours) / table["per_second"]
+    return table
+
+
+def scaling(n, k, d):
+    """Seconds of the certified graph and of the affinity, one axis varied at a time."""
+    rows = []
+    for axis, values in SCALING.items():
+        for value in values:
+            at = {"n": n, "k": k, "d": d} | {axis: value}
+            z = a_set(at["n"], at["d"])
+            start = time.process_time()
+            graph = mgm.nnk(z, at["k"], solver="certified")
+            middle = time.process_time()
+            mgm.affinity(graph, z)
+            end = time.process_time()
+            rows.append(at | dict(axis=axis, graph=middle - start, affinity=end - middle))
+    return pd.DataFrame(rows)
+
+
+def peak_memory(n, d):
+    """GiB that a certified graph of n points takes beyond its input: measured in a process of its own."""
+    code = (
+        "import resource, numpy as np, mgmlib as mgm;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20;"
+        "draw = lambda n, d: np.random.default_rng(0).standard_normal((n, d), dtype=np.float32);"
+        "mgm.nnk(draw(2000, 64), 50, solver='certified');"
+        f"z = draw({n}, {d}); z += 1; before = peak();"
+        "mgm.nnk(z, 50, solver='certified'); print(peak() - before)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(ran.stdout)
+
+
+def machine():
+    """What the numbers belong to."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    said = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines if ":" in line}
+    name, flags = said.get("model name", platform.processor()), said.get("flags", "").split()
+    known = {"cpu": name, "avx512": "avx512f" in flags, "threads": 1, "float32 product": products.fastest(1)}
+    versions = {lib: metadata.version(lib) for lib in ("torch", "numpy", "numba", "faiss-cpu", "scipy")}
+    return known | versions | {"date": datetime.date.today().isoformat()}
+
+
 def main():
-    """Run every row and print the table."""
+    """Run every row and write the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for option, default in (("--n", 10_000), ("--d", 2048), ("--k", 50), ("--rounds", 3)):
+    for option, default in (
+        ("--n", 10_000),
+        ("--d", 2048),
+        ("--k", 50),
+        ("--rounds", 3),
+        ("--memory", 50_000),
+    ):
         parser.add_argument(option, type=int, default=default)
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
-    z = clustered(args.n, args.d, rng, clusters=max(8, args.n // 250), rank=12)
-    z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
-    graph = mgm.nnk(z, args.k)
-    some = min(args.n, 500)
-    near = graph.indices[:some]
-    rows = z[near].astype(float)
-    kernel = 0.5 + 0.5 * rows @ rows.transpose(0, 2, 1)
-    target = 0.5 + 0.5 * np.einsum("qkd,qd->qk", rows, z[:some].astype(float))
-    groups, pairs = np.repeat(np.arange(args.n // 50), 50), 200
-    grouped = z[: len(groups)]
-    group_graph = mgm.nnk(grouped, 49, groups=groups)
-    tasks = {  # (step, implementation) -> (what to run, how many items it treats)
-        ("solve", "mgmlib"): (lambda: lawson_hanson.solve(kernel, target, 1), some),
-        ("solve", "published rule"): (lambda: [prune(*p) for p in zip(kernel, target, strict=True)], some),
-        ("solve", "scipy nnls"): (lambda: [by_nnls(*p) for p in zip(kernel, target, strict=True)], some),
-        ("kNN + NNK", "mgmlib"): (lambda: mgm.nnk(z, args.k), args.n),
-        ("kNN + NNK", "faiss + published rule"): (lambda: faiss_and_prune(z, args.k), args.n),
-        ("kNN alone", "faiss flat"): (lambda: faiss_search(z, args.k), args.n),
-        ("kNN alone", "scikit-learn"): (
-            lambda: NearestNeighbors(n_neighbors=args.k + 1, algorithm="brute").fit(z).kneighbors(z),
-            args.n,
-        ),
-        ("affinity", "mgmlib"): (lambda: mgm.affinity(graph, z), int(graph.n_neighbors.sum())),
-        ("affinity", "scipy loop"): (lambda: angle_loop(graph, z.astype(float), pairs), pairs),
-        ("groups of 50", "mgmlib"): (lambda: mgm.nnk(grouped, 49, groups=groups), len(groups)),
-        ("affinity in groups", "mgmlib"): (
-            lambda: mgm.affinity(group_graph, grouped),
-            int(group_graph.n_neighbors.sum()),
-        ),
-    }
-    found = seconds(tasks, args.rounds)
-    table = pd.DataFrame(
-        [(*name, tasks[name][1] / took) for name, took in found.items()],
-        columns=["step", "implementation", "per second"],
-    )
-    ours = table[table["implementation"] == "mgmlib"].set_index("step")["per second"]
-    table["mgmlib is"] = [
-        "" if name == "mgmlib" or step not in ours else f"{ours[step] / rate:.1f}×"
-        for step, name, rate in table.itertuples(index=False)
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    z, narrow = a_set(args.n, args.d), a_set(args.n, 512)
+    batches = [
+        *(solver_tasks(z, k) for k in (25, args.k, 100)),
+        search_tasks(z, args.k, all_rivals=True),
+        search_tasks(narrow, args.k, all_rivals=False),
+        pipeline_tasks(z, args.k),
+        metric_tasks(z, args.k),
     ]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"n = {args.n}, d = {args.d}, k = {args.k}, support {graph.n_neighbors.mean():.1f}, one thread")
-    print(table.to_string(index=False, float_format="{:,.0f}".format))
-    print(f"peak memory of the process: {peak:.1f} GiB")
-    folder = ROOT / "_build" / "benchmarks"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "graph.csv", index=False)
+    table = pd.concat([measured(tasks, args.rounds) for tasks in batches], ignore_index=True)
+    print(table.round(3).to_string(index=False), flush=True)
+    steps = scaling(args.n, args.k, args.d)
+    print(steps.round(2).to_string(index=False), flush=True)
+    about = machine() | {"n": args.n, "d": args.d, "k": args.k, "support": graph_support(z, args.k)}
+    about |= {"memory_n": args.memory, "memory_gib": round(peak_memory(args.memory, args.d), 2)}
+    about |= {"peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)}
+    print(about)
+    OUT.mkdir(parents=True, exist_ok=True)
+    write(table.round({"seconds": 5, "per_second": 1, "mgmlib_is": 2}), "rows.csv")
+    write(steps.round(3), "scaling.csv")
+    write(pd.Series(about, name="value").rename_axis("about").reset_index(), "machine.csv")
+
+
+def graph_support(z, k):
+    return round(float(mgm.nnk(z, k, solver="certified").n_neighbors.mean()), 1)
+
+
+def write(table, name):
+    """Write a table whole or not at all."""
+    table.to_csv(OUT / f".{name}", index=False)
+    os.replace(OUT / f".{name}", OUT / name)
 
 
 if __name__ == "__main__":
