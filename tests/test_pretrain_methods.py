@@ -303,13 +303,28 @@ def test_dino_is_lightlys_loss_with_its_centre():
 
 
 def test_insdis_fixes_its_constant_on_the_first_batch():
-    method = build("insdis")
-    assert method.log_z.isnan()
+    method = build("insdis", objective="nce")
+    assert method.log_z.isinf()
     step(method, make_views("insdis"))
     first = method.log_z.clone()
     assert first.isfinite()
     step(method, make_views("insdis", 1))
     assert torch.equal(method.log_z, first)
+
+
+@pytest.mark.parametrize("name", ["insdis", "pirl"])
+def test_both_objectives_of_the_bank_learn(name):
+    views = make_views(name)
+    for objective in ("softmax", "nce"):
+        method = build(name, objective=objective)
+        noise = method.bank.rows.clone()
+        first = method(views, make_batch())
+        for _ in range(10):
+            method.bank.rows.copy_(noise)
+            last = step(method, views, lr=0.01)
+        assert last < first
+    with pytest.raises(ValueError, match="objective='nca': expected 'softmax' or 'nce'"):
+        build(name, objective="nca")
 
 
 @pytest.mark.parametrize("name", ["insdis", "pirl"])

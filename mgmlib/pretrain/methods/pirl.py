@@ -18,24 +18,24 @@ class PIRL(InsDis):
         n_classes,
         generator,
         *,
+        objective="softmax",
         tau=0.07,
         out=128,
         noise=4096,
         momentum=0.5,
         jigsaw=0.5,
     ):
-        super().__init__(
-            backbone, n_images, n_classes, generator, tau=tau, out=out, noise=noise, momentum=momentum
-        )
+        insdis = dict(objective=objective, tau=tau, out=out, noise=noise, momentum=momentum)
+        super().__init__(backbone, n_images, n_classes, generator, **insdis)
         self.weight = jigsaw
         self.jigsaw = Jigsaw(mlp(self.dim, 0, out, layers=1), out)
 
     def forward(self, views, batch):
-        """NCE of both against the same noise, ``jigsaw`` the second's weight; the bank learns the first."""
+        """The loss of both on the same noise, ``jigsaw`` the second's weight; the bank learns the first."""
         (image, patches), index = views, gather(batch.index)
         feature = gather(unit(self.head(self.backbone(image))))
         puzzle = gather(unit(self.jigsaw(self.backbone, patches)))
         noise = self.draw_noise(batch.rng)
-        whole, parts = (self.nce(z, index, noise) for z in (feature, puzzle))
+        whole, parts = (self.recognize(z, index, noise) for z in (feature, puzzle))
         self.bank.update(index, feature)
         return (1 - self.weight) * whole + self.weight * parts
