@@ -32,6 +32,8 @@ SEEDS = 3  # of each of the fourteen, and of the ViTs; one of the others
 # Untrained networks, as a baseline: name -> backbone.
 INITIAL = {"random-resnet": "pocket-resnet", "random-vit": "pocket-vit"}
 
+_VIT = {"backbone": "pocket-vit", "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "clip": 1.0}
+
 # Name -> what differs from `Config`'s defaults; "method" where the name is not the method's.
 ZOO = {name: {} for name in FOURTEEN} | {
     "simsiam": {},
@@ -41,8 +43,8 @@ ZOO = {name: {} for name in FOURTEEN} | {
     "spectral": {},
     "align-uniform": {},
     "sigmoid": {},
-    "dino-vit": {"method": "dino", "backbone": "pocket-vit"},
-    "moco-v3-vit": {"method": "moco-v3", "backbone": "pocket-vit"},
+    "dino-vit": {"method": "dino"} | _VIT,
+    "moco-v3-vit": {"method": "moco-v3"} | _VIT,
 }
 # SimCLR's published models take [0, 1] as it is (Table 10 of Ericsson et al.).
 for _name in ("simclr-v1", "simclr-v2"):
