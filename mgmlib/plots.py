@@ -113,7 +113,8 @@ def models_with_intervals(table, manifold, metrics, labels=None):
 
 def mark(figure, text):
     """Write across a figure what it must not be taken for."""
-    figure.text(0.5, 0.5, text, fontsize=26, color=RED, alpha=0.28, rotation=20, ha="center", va="center")
+    box = {"facecolor": "white", "edgecolor": RED, "alpha": 0.75, "boxstyle": "round"}
+    figure.text(0.5, 0.5, text, fontsize=17, color=RED, rotation=15, ha="center", va="center", bbox=box)
     return figure
 
 

@@ -40,7 +40,7 @@ def rehearse(params, out):
     """The whole run on synthetic checkpoints and a small image folder, both made here."""
     started = time.monotonic()
     study = Study.read(params)
-    for name in study.models:
+    for name in study.models:  # the same network in every format: what is measured must agree
         path, _ = write_synthetic(name, REHEARSAL / "weights")
         print(f"synthetic weights: {path.name} of {name}", flush=True)
     measure(params, small_folder(REHEARSAL / "images", study), out, REHEARSAL / "weights", progress=False)

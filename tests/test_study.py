@@ -204,4 +204,16 @@ def test_committed_tables_of_the_rehearsal_are_whole():
         assert made_from["input_size"] == study.input_size and name in PUBLISHED
     assert table[["mean", "low", "high"]].notna().all(axis=None)
     assert (table["low"] <= table["high"]).all()
-    assert isinstance(table, pd.DataFrame)
+
+
+def test_one_network_in_a_dozen_formats_has_one_geometry():
+    """The rehearsal's checkpoints hold one network: models with the same preprocessing must agree."""
+    table = results(ROOT / "notebooks/results/paper-dry").set_index(["manifold", "metric"])
+    alike = {}
+    for name, rows in table.groupby("model"):
+        key = (PUBLISHED[name].normalisation, PUBLISHED[name].interpolation)
+        alike.setdefault(key, []).append(rows[["mean", "low", "high"]])
+    assert sorted(map(len, alike.values())) == [1, 2, 11]
+    for tables in alike.values():
+        for other in tables[1:]:
+            pd.testing.assert_frame_equal(other, tables[0], rtol=1e-5)
