@@ -10,11 +10,11 @@ SPHINX := $(RUN) -c "from jupyter_book.cli.main import main; main()" build . -n 
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint unit pages nbval check bench rates run packs lock clean
+.PHONY: help book html test lint unit pages nbval check bench rates run packs paper paper-dry lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
 
 book: $(VENV)/installed  ## install what is missing, execute every notebook, build the book
 	$(RUN) scripts/notebooks.py execute
@@ -55,6 +55,13 @@ rates: $(VENV)/installed  ## measure this machine for the cost model of the appe
 
 run: $(VENV)/installed  ## your own run: make run NB=08 P="model=timm:resnet18 images=FOLDER" [F=FILE.yaml]
 	@$(RUN) scripts/notebooks.py run "$(NB)" -p "$$P" -f "$$F"
+
+paper: $(VENV)/installed  ## the study at full size: make paper IMAGES=FOLDER [WEIGHTS=FOLDER] [DEVICE=cuda] [WORKERS=8]
+	$(RUN) scripts/paper.py run --images "$(IMAGES)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+		$(addprefix --device ,$(DEVICE)) $(addprefix --workers ,$(WORKERS)) $(addprefix --params ,$(F))
+
+paper-dry: $(VENV)/installed  ## rehearse it on synthetic checkpoints, from files to figures
+	$(RUN) scripts/paper.py dry
 
 packs: $(VENV)/installed  ## rebuild the image packs from their sources
 	$(RUN) scripts/packs/build.py
