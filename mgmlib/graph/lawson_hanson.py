@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 STATIONARY = 1e-13  # a gradient below it counts as zero
-DEPENDENT = 1e-14  # a squared residual below it counts as a linear dependence
+DEPENDENT = 2e-15  # a squared residual below it counts as a linear dependence: a few roundings
 STEPS = 10  # at most STEPS · k pivots a point; the mean is about the number of neighbours
 COSINE, GIVEN = 0.0, -1.0  # in the place of the RBF decay; GIVEN: inner products are kernel values already
 OPEN, PASSIVE, PASSED_OVER = 0, 1, 2  # states of a candidate

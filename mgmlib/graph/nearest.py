@@ -158,7 +158,7 @@ def _by_topk(keys, half, own, wide, block_bytes):
         part[torch.arange(len(ids), device=ids.device), ids] = -torch.inf
         top = part.topk(wide, dim=1)
         by_row = top.indices.sort(1)
-        value, order = top.values.gather(1, by_row.indices).sort(1, descending=True, stable=True)
+        value, order = top.values.gather(1, by_row.indices).sort(dim=1, descending=True, stable=True)
         near.append(by_row.values.gather(1, order))
         score.append(value)
     return torch.cat(near), torch.cat(score)

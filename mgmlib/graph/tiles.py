@@ -82,7 +82,7 @@ def _cover(queries, neighbors, hops, size):
 def _fill(queries, neighbors, hops, size, tile, queue, waiting, seen, at, members):
     """Serve queries in breadth-first order while their surroundings fit; returns the number of members."""
     filled, first = 0, at[0]
-    while at[0] < len(queries):
+    while at[0] < len(queries) and filled <= size:  # more than that only if one query alone needs it
         if at[0] == at[1]:  # this part of the graph is done
             while not waiting[queries[at[2]]]:
                 at[2] += 1
