@@ -108,6 +108,8 @@ def main():
     chosen = parser.parse_args()
     try:
         if chosen.command == "run":
+            if not chosen.images:
+                parser.error("images: name a folder with one sub-folder a class (make paper IMAGES=FOLDER)")
             options = {"device": chosen.device, "workers": chosen.workers}
             measure(chosen.params, chosen.images, chosen.out, chosen.weights or None, **options)
             draw(chosen.out)
