@@ -76,14 +76,9 @@ def _in_single(points, group, queries, m, block_bytes, threads, search):
         where = torch.stack([torch.zeros_like(own), own], 1)
         yield Block(group[None], torch.from_numpy(products)[None], where, m, near, settled, pool)
         return
-    place = torch.full((len(points),), -1, device=points.device)
-    for ids, inside in _tiles(points, queries, pool):
-        rows = points.keys(ids, torch.float32)
-        place[ids] = torch.arange(len(ids), device=points.device)
-        own = torch.searchsorted(queries, inside)
-        where = torch.stack([torch.zeros_like(own), place[inside]], 1)
-        found = place[pool[own, :m]]
-        yield Block(ids[None], (rows @ rows.T)[None], where, m, found, settled[own], pool[own])
+    for ids, where, own in _tiles(points, queries, pool, block_bytes):
+        found = torch.searchsorted(ids[where[:, 0]], pool[own, :m].contiguous())
+        yield Block(ids, points.gram(ids, torch.float32), where, m, found, settled[own], pool[own])
 
 
 def _in_double(points, group, queries, m, block_bytes, threads, search):
@@ -95,24 +90,33 @@ def _in_double(points, group, queries, m, block_bytes, threads, search):
 
 def in_double(points, queries, pool, m, block_bytes):
     """Yield float64 `Block`s that hold each query (Q,) and its ``pool`` (Q, wide) of possible candidates."""
-    tiles, size = _tiles(points, queries, pool), pool.shape[1] + 1
-    if sum(len(ids) ** 2 for ids, _ in tiles) <= len(queries) * size**2:
-        for ids, inside in tiles:
-            own = torch.searchsorted(ids, inside)
-            yield Block(ids[None], points.gram(ids[None]), torch.stack([torch.zeros_like(own), own], 1), m)
+    for ids, where, _ in _tiles(points, queries, pool, block_bytes):
+        yield Block(ids, points.gram(ids), where, m)
+
+
+def _tiles(points, queries, pool, block_bytes):
+    """Tiles that hold each query (Q,) with its pool (Q, wide): shared, or one a query where it is less work.
+
+    Yields
+    ------
+    ids : (G, n) rows of the tiles, sorted. where : (B, 2) tile and column of the queries. own : (B,) which.
+    """
+    table, size, start = np.full((len(points), pool.shape[1]), -1), pool.shape[1] + 1, 0
+    table[queries.cpu().numpy()] = pool.cpu().numpy()
+    shared = surroundings(queries.cpu().numpy(), table, hops=1)
+    if sum(len(members) ** 2 for members, _ in shared) <= len(queries) * size**2:
+        for tile in shared:
+            ids, inside = (torch.as_tensor(rows, device=points.device) for rows in tile)
+            column = torch.searchsorted(ids, inside)
+            own = torch.searchsorted(queries, inside)
+            yield ids[None], torch.stack([torch.zeros_like(column), column], 1), own
         return
-    every = torch.cat([queries[:, None], pool], 1)  # they share too little: a tile for each
+    every = torch.cat([queries[:, None], pool], 1)
     for part in in_chunks(every, 8 * size**2, block_bytes):
         ids = part.sort(1).values  # ties go to the earlier row
-        yield Block(ids, points.gram(ids), torch.nonzero(ids == part[:, :1]), m)
-
-
-def _tiles(points, queries, pool):
-    """Tiles that hold each query with its pool: (rows (n,), queries (B,)) tensors, rows sorted."""
-    table = np.full((len(points), pool.shape[1]), -1)
-    table[queries.cpu().numpy()] = pool.cpu().numpy()
-    tiles = surroundings(queries.cpu().numpy(), table, hops=1)
-    return [tuple(torch.as_tensor(rows, device=points.device) for rows in tile) for tile in tiles]
+        own = torch.arange(start, start + len(part), device=points.device)
+        start += len(part)
+        yield ids, torch.nonzero(ids == part[:, :1]), own
 
 
 def select(points, block, rows):

@@ -15,7 +15,7 @@ from mgmlib.graph.points import check_choice, check_groups, check_points
 SOLVERS = ("exact", "certified", "authors")
 SEARCHES = ("exact", "approximate")
 DUPLICATES = ("merge", "keep", "error")
-KKT_TOLERANCE = 1e-8  # an exact row whose residual is larger counts as not converged
+KKT_TOLERANCE = 1e-9  # an exact row whose residual is larger counts as not converged
 TABLEAU_ROWS = 256  # points that pivot together on the CPU: their tableaux stay in its cache
 
 

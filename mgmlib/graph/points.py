@@ -91,18 +91,18 @@ class Points:
         blocks = torch.arange(len(self), device=self.device).split(8192)
         return torch.cat([self.rows(rows) @ directions for rows in blocks])
 
-    def gram(self, ids, center=False):
-        """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) float64."""
+    def gram(self, ids, dtype=torch.float64, center=False):
+        """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) ``dtype``."""
         groups, n = ids.shape
         multiply = _bmm_of_half if self.device.type == "cpu" else torch.bmm
-        gram = torch.empty(groups, n, n, dtype=torch.float64, device=self.device)
+        gram = torch.empty(groups, n, n, dtype=dtype, device=self.device)
         step = len(ids) if self.device.type != "cpu" else max(1, CACHE_BYTES // (8 * n * self.raw.shape[1]))
         for part, out in zip(ids.split(step), gram.split(step), strict=True):
             if self.kernel == "cosine" and self.ordinary and not center:  # n² divisions instead of n d
-                rows, norm = self.raw[part].double(), self.norm[part]
+                rows, norm = self.raw[part].to(dtype), self.norm[part].to(dtype)
                 multiply(rows, rows.mT, out=out).div_(norm * norm.mT)
                 continue
-            rows = self.rows(part)
+            rows = self.rows(part).to(dtype)
             if center:
                 rows -= rows.mean(-2, keepdim=True)
             multiply(rows, rows.mT, out=out)
