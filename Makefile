@@ -8,9 +8,11 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 SPHINX := $(RUN) -c "from jupyter_book.cli.main import main; main()" build . -n -W --keep-going
 
+ZOO    := --images $(or $(IMAGES),cifar10) $(addprefix --method ,$(METHOD)) $(addprefix --seed ,$(SEED))
+
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint unit pages nbval check bench rates run packs paper paper-dry lock clean
+.PHONY: help book html test lint unit pages nbval check bench rates run zoo zoo-publish packs paper paper-dry lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -55,6 +57,12 @@ rates: $(VENV)/installed  ## measure this machine for the cost model of the appe
 
 run: $(VENV)/installed  ## your own run: make run NB=08 P="model=timm:resnet18 images=FOLDER" [F=FILE.yaml]
 	@$(RUN) scripts/notebooks.py run "$(NB)" -p "$$P" -f "$$F"
+
+zoo: $(VENV)/installed  ## train the pocket zoo: make zoo [METHOD=byol] [SEED=1] [IMAGES=FOLDER]
+	OMP_NUM_THREADS=1 $(RUN) scripts/zoo.py train $(ZOO)
+
+zoo-publish: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(RUN) scripts/zoo.py publish $(ZOO)
 
 paper: $(VENV)/installed  ## the study at full size: make paper IMAGES=FOLDER [WEIGHTS=FOLDER] [DEVICE=cuda] [WORKERS=8]
 	$(RUN) scripts/paper.py run --images "$(IMAGES)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") \

@@ -51,7 +51,7 @@ class MoCo(Method):
 
 
 class MoCov2(MoCo):
-    """A two-layer head, and blur."""
+    """MoCo with a two-layer head, and blur."""
 
     views = (V2, V2)
     layers = 2

@@ -92,7 +92,7 @@ class PCL(MoCo):
 
 
 class PCLv2(PCL):
-    """A two-layer head, and blur."""
+    """PCL with a two-layer head, and blur."""
 
     views = (V2, V2)
     layers = 2

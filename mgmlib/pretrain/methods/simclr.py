@@ -31,7 +31,7 @@ class SimCLR(Method):
 
 
 class SimCLRv2(SimCLR):
-    """A three-layer head; keys come from a momentum twin, whose past keys are further negatives."""
+    """SimCLR with a three-layer head; keys and further negatives come from a momentum twin."""
 
     def __init__(
         self,
