@@ -11,7 +11,7 @@ from mgmlib.cluster import stars
 from mgmlib.cluster.connection import connect
 from mgmlib.cluster.shards import Shards, as_tensor
 from mgmlib.graph.neighbors import as_rows
-from mgmlib.metrics.manifold import METRICS, _dimension, _summary
+from mgmlib.metrics.manifold import summarize
 
 SHARD = 8192  # rows of a task: groups up to this size stay whole
 
@@ -96,15 +96,8 @@ def manifold_metrics(
     -------
     DataFrame
     """
-    import pandas as pd
-
     points = point_metrics(z, groups, k, queries=queries, seed=seed, **options)
-    rows = [_summary(points, metric, confidence, n_boot, seed) for metric in METRICS]
-    if calibrated:
-        rows.append(_dimension(rows[-1], points.attrs, k, seed))
-    table = pd.DataFrame(rows)
-    table.attrs = points.attrs | {"confidence": confidence, "n_boot": n_boot, "seed": seed}
-    return table
+    return summarize(points, k, calibrated=calibrated, confidence=confidence, n_boot=n_boot, seed=seed)
 
 
 def _of_whole_groups(shards, queries, shard, k, options):

@@ -76,9 +76,14 @@ def manifold_metrics(
         mean), standard_error (of the mean, from the same bootstrap), n_points, n_groups, n_undefined (points
         without an affinity, left out of its mean).
     """
+    points = point_metrics(z, groups, k, queries=queries, seed=seed, **options)
+    return summarize(points, k, calibrated=calibrated, confidence=confidence, n_boot=n_boot, seed=seed)
+
+
+def summarize(points, k, *, calibrated=False, confidence=0.95, n_boot=2000, seed=0):
+    """The table of `manifold_metrics` from that of `point_metrics`; parameters and returns as there."""
     import pandas as pd
 
-    points = point_metrics(z, groups, k, queries=queries, seed=seed, **options)
     rows = [_summary(points, metric, confidence, n_boot, seed) for metric in METRICS]
     if calibrated:
         rows.append(_dimension(rows[-1], points.attrs, k, seed))
