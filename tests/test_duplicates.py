@@ -1,5 +1,7 @@
 """Duplicates, degenerate sets and bad input: the exact answer or a clear error, never NaN."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 import mgmlib as mgm
 from mgmlib.graph.duplicates import representatives
 from mgmlib.graph.points import check_points
+
+CASES = int(os.environ.get("CASES", 150))  # of adversarial sets; `make cases` draws 10,000
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,7 +96,7 @@ def test_a_thousand_copies_are_found_at_once():
 
 
 @pytest.mark.parametrize("engine", ["numba", "torch"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(data=st.data())
 def test_adversarial_sets_are_exact_or_refused(engine, data):
     """Any dtype, scale, dimension, collinearity and multiplicity: a certified optimum or a ValueError."""

@@ -50,7 +50,8 @@ def load_model(
         encoder's own names. No file's code is run, and all names and shapes must agree: what the encoder
         lacks (heads, queues) must be known as such.
     seed : int
-        For ``weights="random"``, and of a pocket model's run. The global generator is neither used nor changed.
+        For ``weights="random"``, and of a pocket model's run. The global generator is neither used nor
+        changed.
     layer : str, optional
         Dotted name of a submodule whose output is the embedding, such as ``"layer3"``; `mgmlib.models.layers`
         lists the stages. A classifier's name gives its logits.
