@@ -12,7 +12,7 @@ ZOO    := --images $(or $(IMAGES),cifar10) $(addprefix --method ,$(METHOD)) $(ad
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint unit pages nbval check bench rates run zoo zoo-publish packs paper paper-dry lock clean
+.PHONY: help book html test lint unit cases pages nbval check bench rates run zoo zoo-publish packs paper paper-dry lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,9 @@ lint: $(VENV)/installed  ## ruff: rules and format
 
 unit: $(VENV)/installed  ## unit and property tests
 	$(RUN) -m pytest --ignore=tests/browser --ignore=tests/benchmarks
+
+cases: $(VENV)/installed  ## 10,000 adversarial sets through both engines (5 min)
+	CASES=10000 $(RUN) -m pytest -q tests/test_duplicates.py -k adversarial
 
 pages: $(VENV)/installed  ## look at the built pages in headless Chromium (light, dark, phone width)
 	@if command -v chromedriver >/dev/null || [ -n "$$CI" ]; then $(RUN) -m pytest -q tests/browser; else \
