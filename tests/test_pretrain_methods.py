@@ -13,7 +13,7 @@ from mgmlib.pretrain.backbones import PocketResNet, backbone
 from mgmlib.pretrain.heads import unit
 from mgmlib.pretrain.memory import Bank, Momentum
 from mgmlib.pretrain.methods import METHODS, method_class
-from mgmlib.pretrain.methods.base import Batch
+from mgmlib.pretrain.methods.base import Batch, Start
 from mgmlib.pretrain.views import render
 
 N, CLASSES = 64, 4
@@ -47,7 +47,7 @@ def build(name, seed=0, net=None, **options):
     known = inspect.signature(kind).parameters
     sizes = {key: value for key, value in SMALL.items() if key in known}
     net = net or PocketResNet(widths=(8, 16), depths=(1, 1), strides=(1, 2))
-    return kind(net, N, CLASSES, rng(seed + 100), **(sizes | options))
+    return kind(Start(net, N, CLASSES, rng(seed + 100)), **(sizes | options))
 
 
 def smooth_images(n=N, seed=0):

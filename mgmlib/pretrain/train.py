@@ -16,6 +16,7 @@ from mgmlib.pretrain.backbones import backbone
 from mgmlib.pretrain.canvas import Canvas
 from mgmlib.pretrain.convolution import with_fast_gradients
 from mgmlib.pretrain.methods import method_class
+from mgmlib.pretrain.methods.base import Batch, Start
 from mgmlib.pretrain.run_folder import RunFolder
 from mgmlib.pretrain.views import render
 from mgmlib.pretrain.watch import Watch
@@ -148,8 +149,6 @@ class Trainer:
         return self.normalize(x) if x.ndim == 4 else self.normalize(x.flatten(0, 1)).view_as(x)
 
     def _batch(self, index, progress, rng):
-        from mgmlib.pretrain.methods.base import Batch
-
         at = torch.as_tensor(index)
         return Batch(at.to(self.device), self.canvas.labels[at].to(self.device), progress, rng)
 
@@ -198,8 +197,8 @@ def _build(config, images, device):
     net = with_fast_gradients(backbone(config.backbone, config.size, config.seed))
     generator = torch.Generator().manual_seed(_seed(config.seed, 0, 3))
     with seeded(_seed(config.seed, 0, 4)):
-        kind = method_class(config.method)
-        method = kind(net, len(images), len(images.classes), generator, **config.options)
+        start = Start(net, len(images), len(images.classes), generator)
+        method = method_class(config.method)(start, **config.options)
     method = parallel.synchronize_norms(method).to(device, memory_format=torch.channels_last)
     return method.train()
 

@@ -22,23 +22,10 @@ class AlignUniform(Method):
 
     views = (SIMCLR, SIMCLR)
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        alpha=2,
-        t=2,
-        weights=(1, 1),
-        hidden=256,
-        out=128,
-        layers=2,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, alpha=2, t=2, weights=(1, 1), hidden=256, out=128, layers=2):
+        super().__init__(start)
         self.alpha, self.t, self.weights = alpha, t, weights
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out, layers))
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out, layers))
 
     def forward(self, views, batch):
         """Both terms, on one batch of both views, as the authors run it."""

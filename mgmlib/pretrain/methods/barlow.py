@@ -26,10 +26,8 @@ class BarlowTwins(Method):
 
     views = (FIRST, SECOND)
 
-    def __init__(
-        self, backbone, n_images, n_classes, generator, *, redundancy=0.0051, hidden=512, out=512, layers=3
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, redundancy=0.0051, hidden=512, out=512, layers=3):
+        super().__init__(start)
         self.redundancy = redundancy
         self.projector = mlp(self.dim, hidden, out, layers, bias=False)  # the loss does not see a shift
 

@@ -11,6 +11,26 @@ from torch import nn
 from mgmlib.pretrain.views import View
 
 
+@dataclass(frozen=True)
+class Start:
+    """What every method is built from.
+
+    Parameters
+    ----------
+    backbone : torch.nn.Module
+        Normalised images to features (B, ``backbone.dim``).
+    n_images, n_classes : int
+        Of the training set.
+    generator : torch.Generator
+        For random buffers.
+    """
+
+    backbone: nn.Module
+    n_images: int
+    n_classes: int
+    generator: torch.Generator
+
+
 @dataclass
 class Batch:
     """What a loss may know besides the views.
@@ -37,16 +57,15 @@ class Method(nn.Module):
     """A backbone with all that a method trains and remembers. Parameters are trained, buffers remembered.
 
     A method defines ``views``, how it renders each image, builds its heads in ``__init__`` (weights come
-    from the global generator, which the trainer seeds; random buffers from ``generator``) and gives its loss
-    in ``forward``. Every hyper-parameter is a keyword of ``__init__``.
+    from the global generator, which the trainer seeds; random buffers from ``start.generator``) and gives
+    its loss in ``forward``. Every hyper-parameter is a keyword of ``__init__``.
     """
 
     views: ClassVar[tuple[View, ...]]
 
-    def __init__(self, backbone, n_images, n_classes, generator):
+    def __init__(self, start):
         super().__init__()
-        self.backbone = backbone
-        self.dim, self.n_images, self.n_classes = backbone.dim, n_images, n_classes
+        self.backbone, self.dim, self.n_images = start.backbone, start.backbone.dim, start.n_images
 
     def forward(self, views, batch):
         """Loss of one batch; ``views`` holds a normalised (B, 3, S, S) for each of ``self.views``."""

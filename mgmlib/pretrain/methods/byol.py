@@ -18,9 +18,9 @@ class BYOL(Method):
 
     views = (FIRST, SECOND)
 
-    def __init__(self, backbone, n_images, n_classes, generator, *, hidden=512, out=128, momentum=0.99):
-        super().__init__(backbone, n_images, n_classes, generator)
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out))
+    def __init__(self, start, *, hidden=512, out=128, momentum=0.99):
+        super().__init__(start)
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out))
         self.predictor = mlp(out, hidden, out)
         self.twin = Momentum(self.online, momentum, to_one=True)
 

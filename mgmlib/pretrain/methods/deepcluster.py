@@ -27,23 +27,12 @@ class DeepClusterv2(Method):
 
     views = MULTICROP
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.1,
-        hidden=512,
-        out=128,
-        clusters=(300, 300, 300),
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, tau=0.1, hidden=512, out=128, clusters=(300, 300, 300)):
+        super().__init__(start)
         self.tau = tau
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out))
-        self.banks = nn.ModuleList(Bank(n_images, out, generator, momentum=0) for _ in range(2))
-        self.clusters = nn.ModuleList(Clusters(n_images, out, k, generator) for k in clusters)
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out))
+        self.banks = nn.ModuleList(Bank(self.n_images, out, start.generator, momentum=0) for _ in range(2))
+        self.clusters = nn.ModuleList(Clusters(self.n_images, out, k, start.generator) for k in clusters)
 
     def start_epoch(self, progress, rng):
         """Cluster the remembered projections."""

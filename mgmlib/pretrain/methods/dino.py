@@ -27,10 +27,7 @@ class DINO(Method):
 
     def __init__(
         self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
+        start,
         *,
         tau=0.1,
         teacher_tau=(0.04, 0.07),
@@ -42,10 +39,10 @@ class DINO(Method):
         out=128,
         prototypes=500,
     ):
-        super().__init__(backbone, n_images, n_classes, generator)
+        super().__init__(start)
         self.tau, self.teacher_tau, self.warmup, self.frozen = tau, teacher_tau, warmup, frozen
         head = mlp(self.dim, hidden, out, layers=3, norm=False, activation=nn.GELU)
-        self.online, self.prototypes = nn.Sequential(backbone, head), Prototypes(out, prototypes)
+        self.online, self.prototypes = nn.Sequential(self.backbone, head), Prototypes(out, prototypes)
         self.teacher = Momentum(nn.Sequential(self.online, self.prototypes), momentum, to_one=True)
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(prototypes))

@@ -17,22 +17,9 @@ class InfoMin(MoCo):
     views = (STRONG, STRONG, PUZZLE)
     layers = 2
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.15,
-        hidden=256,
-        out=128,
-        queue=4096,
-        momentum=0.99,
-        jigsaw=0.5,
-    ):
+    def __init__(self, start, *, tau=0.15, hidden=256, out=128, queue=4096, momentum=0.99, jigsaw=0.5):
         moco = dict(tau=tau, hidden=hidden, out=out, queue=queue, momentum=momentum)
-        super().__init__(backbone, n_images, n_classes, generator, **moco)
+        super().__init__(start, **moco)
         self.weight = jigsaw
         self.jigsaw = Jigsaw(mlp(self.dim, hidden, out, norm=False), out)
 

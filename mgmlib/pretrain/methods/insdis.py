@@ -21,25 +21,13 @@ class InsDis(Method):
 
     views = (View(jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1),)
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        objective="softmax",
-        tau=0.07,
-        out=128,
-        noise=4096,
-        momentum=0.5,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, objective="softmax", tau=0.07, out=128, noise=4096, momentum=0.5):
+        super().__init__(start)
         if objective not in ("softmax", "nce"):
             raise ValueError(f"objective={objective!r}: expected 'softmax' or 'nce'")
         self.objective, self.tau, self.noise = objective, tau, noise
         self.head = mlp(self.dim, 0, out, layers=1)
-        self.bank = Bank(n_images, out, generator, momentum)
+        self.bank = Bank(self.n_images, out, start.generator, momentum)
         self.register_buffer("log_z", torch.tensor(float("inf")))  # not yet known
 
     def forward(self, views, batch):

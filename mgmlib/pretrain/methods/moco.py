@@ -19,24 +19,12 @@ class MoCo(Method):
     views = (V1, V1)
     layers = 1
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.07,
-        hidden=256,
-        out=128,
-        queue=4096,
-        momentum=0.99,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, tau=0.07, hidden=256, out=128, queue=4096, momentum=0.99):
+        super().__init__(start)
         self.tau = tau
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out, self.layers, norm=False))
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out, self.layers, norm=False))
         self.twin = Momentum(self.online, momentum)
-        self.queue = Queue(queue, out, generator)
+        self.queue = Queue(queue, out, start.generator)
 
     def forward(self, views, batch):
         """InfoNCE of the first view against the second's key."""

@@ -18,24 +18,12 @@ class MoCov3(Method):
 
     views = (FIRST, SECOND)
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.2,
-        hidden=512,
-        out=128,
-        layers=3,
-        momentum=0.99,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, tau=0.2, hidden=512, out=128, layers=3, momentum=0.99):
+        super().__init__(start)
         self.tau = tau
-        if hasattr(backbone, "patch_embed"):
-            backbone.patch_embed.requires_grad_(False)
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out, layers, last_norm=True))
+        if hasattr(self.backbone, "patch_embed"):
+            self.backbone.patch_embed.requires_grad_(False)
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out, layers, last_norm=True))
         self.predictor = mlp(out, hidden, out, last_norm=True)
         self.twin = Momentum(self.online, momentum, to_one=True)
 

@@ -46,10 +46,7 @@ class PCL(MoCo):
 
     def __init__(
         self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
+        start,
         *,
         tau=0.2,
         hidden=256,
@@ -61,10 +58,10 @@ class PCL(MoCo):
         warmup=0.1,
     ):
         moco = dict(tau=tau, hidden=hidden, out=out, queue=queue, momentum=momentum)
-        super().__init__(backbone, n_images, n_classes, generator, **moco)
+        super().__init__(start, **moco)
         self.alpha, self.warmup, self.sizes = alpha, warmup, list(clusters)
-        self.bank = Bank(n_images, out, generator, momentum=0)
-        self.clusters = nn.ModuleList(Clusters(n_images, out, k, generator) for k in clusters)
+        self.bank = Bank(self.n_images, out, start.generator, momentum=0)
+        self.clusters = nn.ModuleList(Clusters(self.n_images, out, k, start.generator) for k in clusters)
         self.register_buffer("concentration", torch.full((sum(clusters),), tau))
 
     def start_epoch(self, progress, rng):

@@ -12,21 +12,10 @@ class PIRL(InsDis):
     views = (View(gray=0), View(gray=0, scale=(0.6, 1), jigsaw=True))
 
     def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        objective="softmax",
-        tau=0.07,
-        out=128,
-        noise=4096,
-        momentum=0.5,
-        jigsaw=0.5,
+        self, start, *, objective="softmax", tau=0.07, out=128, noise=4096, momentum=0.5, jigsaw=0.5
     ):
         insdis = dict(objective=objective, tau=tau, out=out, noise=noise, momentum=momentum)
-        super().__init__(backbone, n_images, n_classes, generator, **insdis)
+        super().__init__(start, **insdis)
         self.weight = jigsaw
         self.jigsaw = Jigsaw(mlp(self.dim, 0, out, layers=1), out)
 

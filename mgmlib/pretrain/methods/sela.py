@@ -21,25 +21,14 @@ class SeLav2(Method):
     views = MULTICROP
 
     def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.1,
-        epsilon=0.05,
-        iterations=20,
-        hidden=512,
-        out=128,
-        labels=(300, 300, 300),
+        self, start, *, tau=0.1, epsilon=0.05, iterations=20, hidden=512, out=128, labels=(300, 300, 300)
     ):
-        super().__init__(backbone, n_images, n_classes, generator)
+        super().__init__(start)
         self.tau, self.epsilon, self.iterations = tau, epsilon, iterations
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out))
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out))
         self.heads = nn.ModuleList(Prototypes(out, k) for k in labels)
-        self.banks = nn.ModuleList(Bank(n_images, out, generator, momentum=0) for _ in range(2))
-        self.register_buffer("labels", torch.full((len(labels), 2, n_images), -1))
+        self.banks = nn.ModuleList(Bank(self.n_images, out, start.generator, momentum=0) for _ in range(2))
+        self.register_buffer("labels", torch.full((len(labels), 2, self.n_images), -1))
 
     @torch.no_grad()
     def start_epoch(self, progress, rng):

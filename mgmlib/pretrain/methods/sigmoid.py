@@ -26,20 +26,8 @@ class Sigmoid(Method):
 
     views = (SIMCLR, SIMCLR)
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        scale=10.0,
-        bias=-10.0,
-        hidden=256,
-        out=128,
-        layers=2,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, scale=10.0, bias=-10.0, hidden=256, out=128, layers=2):
+        super().__init__(start)
         self.projector = mlp(self.dim, hidden, out, layers)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))

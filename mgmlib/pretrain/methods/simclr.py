@@ -19,8 +19,8 @@ class SimCLR(Method):
 
     views = (SIMCLR, SIMCLR)
 
-    def __init__(self, backbone, n_images, n_classes, generator, *, tau=0.1, hidden=256, out=128, layers=2):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, tau=0.1, hidden=256, out=128, layers=2):
+        super().__init__(start)
         self.tau = tau
         self.projector = mlp(self.dim, hidden, out, layers)
 
@@ -33,22 +33,10 @@ class SimCLR(Method):
 class SimCLRv2(SimCLR):
     """SimCLR with a three-layer head; keys and further negatives come from a momentum twin."""
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.1,
-        hidden=256,
-        out=128,
-        queue=4096,
-        momentum=0.99,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator, tau=tau, hidden=hidden, out=out, layers=3)
+    def __init__(self, start, *, tau=0.1, hidden=256, out=128, queue=4096, momentum=0.99):
+        super().__init__(start, tau=tau, hidden=hidden, out=out, layers=3)
         self.twin = Momentum(nn.Sequential(self.backbone, self.projector), momentum)
-        self.queue = Queue(queue, out, generator)
+        self.queue = Queue(queue, out, start.generator)
 
     def forward(self, views, batch):
         """Each view against the other's keys, in the batch and in the memory."""

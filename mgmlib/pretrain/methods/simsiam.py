@@ -11,8 +11,8 @@ class SimSiam(Method):
 
     views = (V2, V2)
 
-    def __init__(self, backbone, n_images, n_classes, generator, *, hidden=512, out=512, bottleneck=128):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, hidden=512, out=512, bottleneck=128):
+        super().__init__(start)
         self.projector = mlp(self.dim, hidden, out, layers=3, last_norm=True)
         self.predictor = mlp(out, bottleneck, out)
 

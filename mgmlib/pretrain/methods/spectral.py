@@ -13,8 +13,8 @@ class Spectral(Method):
 
     views = (SIMCLR, SIMCLR)
 
-    def __init__(self, backbone, n_images, n_classes, generator, *, mu=1.0, hidden=512, out=256, layers=2):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, mu=1.0, hidden=512, out=256, layers=2):
+        super().__init__(start)
         self.mu = mu
         self.projector = mlp(self.dim, hidden, out, layers)
 

@@ -12,9 +12,9 @@ class Supervised(Method):
 
     views = (View(scale=(0.08, 1), jitter_p=0, gray=0, pca=0.1),)
 
-    def __init__(self, backbone, n_images, n_classes, generator):
-        super().__init__(backbone, n_images, n_classes, generator)
-        self.classifier = nn.Linear(self.dim, n_classes)
+    def __init__(self, start):
+        super().__init__(start)
+        self.classifier = nn.Linear(self.dim, start.n_classes)
 
     def forward(self, views, batch):
         """Cross-entropy of the labels."""

@@ -22,23 +22,10 @@ class SwAV(Method):
 
     views = MULTICROP
 
-    def __init__(
-        self,
-        backbone,
-        n_images,
-        n_classes,
-        generator,
-        *,
-        tau=0.1,
-        epsilon=0.05,
-        hidden=512,
-        out=128,
-        prototypes=200,
-        frozen=0.04,
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, tau=0.1, epsilon=0.05, hidden=512, out=128, prototypes=200, frozen=0.04):
+        super().__init__(start)
         self.tau, self.epsilon, self.frozen = tau, epsilon, frozen
-        self.online = nn.Sequential(backbone, mlp(self.dim, hidden, out))
+        self.online = nn.Sequential(self.backbone, mlp(self.dim, hidden, out))
         self.prototypes = Prototypes(out, prototypes)
 
     def forward(self, views, batch):

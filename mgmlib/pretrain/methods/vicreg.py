@@ -28,10 +28,8 @@ class VICReg(Method):
 
     views = (FIRST, SECOND)
 
-    def __init__(
-        self, backbone, n_images, n_classes, generator, *, weights=(25, 25, 1), hidden=512, out=512, layers=3
-    ):
-        super().__init__(backbone, n_images, n_classes, generator)
+    def __init__(self, start, *, weights=(25, 25, 1), hidden=512, out=512, layers=3):
+        super().__init__(start)
         self.weights = weights
         self.projector = mlp(self.dim, hidden, out, layers, bias=False)  # the loss does not see a shift
 
