@@ -48,7 +48,7 @@ def fetch(name, files, known_hash=None):
 
     Raises
     ------
-    Unavailable
+    mgmlib.models.download.Unavailable
         Nothing answers, or the answer is no file of weights.
     ValueError
         A file has another hash than it should have.
