@@ -12,7 +12,7 @@ from mgmlib.data import load_images
 from mgmlib.models.encoder import Encoder
 from mgmlib.models.weights import load_strict, read_weights
 from mgmlib.pretrain.backbones import backbone
-from mgmlib.pretrain.zoo import ASSETS, zoo_config
+from mgmlib.pretrain.zoo import ASSETS, records, zoo_config
 from mgmlib.steps import Preprocessing
 
 
@@ -23,15 +23,21 @@ def pocket_encoder(name, *, weights, seed, layer, pool, input_size):
     (``zoo/NAME-sSEED``), else the network is trained there now, on `load_images("cifar10")`.
     """
     config = zoo_config(name, seed)
-    net = backbone(config.backbone, config.size, seed)
-    if weights != "random":
-        path = _weights(name, config) if weights == "pretrained" else weights
-        load_strict(
-            net, {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path).items()}, path
-        )
+    if weights == "random":
+        net = backbone(config.backbone, config.size, seed)
+    else:
+        net = network(config, _weights(name, config) if weights == "pretrained" else weights)
     return encoder(
         net, config, f"pocket:{name}", layer, pool, input_size, {"weights": str(weights), "seed": seed}
     )
+
+
+def network(config, path):
+    """The backbone of a run, with the weights of a file, which may be of half precision."""
+    net = backbone(config.backbone, config.size, config.seed)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path).items()}
+    load_strict(net, state, path)
+    return net
 
 
 def encoder(net, config, name, layer=None, pool="auto", input_size=None, meta=None):
@@ -75,6 +81,8 @@ def _trained_here(name, config):
 
 def _minutes(name):
     """What the recorded runs of this name took, or of all."""
-    records = [json.loads(p.read_text()) for p in sorted((ASSETS / "runs").glob("*.json"))]
-    took = [r["seconds"] for r in records if r["name"] == name] or [r["seconds"] for r in records]
-    return sum(took) / len(took) / 60 if took else None
+    runs = records(ASSETS)
+    if "seconds" not in runs:
+        return None
+    same = runs[runs["name"] == name]
+    return (same if len(same) else runs)["seconds"].mean() / 60
