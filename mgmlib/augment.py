@@ -32,6 +32,7 @@ RECIPES = {
     "solarize": (Blend("solarize"),),
 }
 SETTINGS = tuple(RECIPES)
+STUDY_SETTINGS = ("all", "crop", "color-jitter", "rotate", "blur")  # the study's five augmentation manifolds
 
 
 def view(

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.embed import embed
 from mgmlib.metrics import manifold_metrics
 
-SETTINGS = ("all", "crop", "color-jitter", "rotate", "blur")  # the study's five augmentation manifolds
 SMALLEST_CLASS = 5  # images that a semantic manifold must have to be measured
 
 
@@ -15,7 +15,7 @@ def profile(
     images=None,
     view_images=None,
     *,
-    settings=SETTINGS,
+    settings=STUDY_SETTINGS,
     n_views=40,
     k=50,
     seed=0,

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mgmlib.compare import SETTINGS, SMALLEST_CLASS, profile
+from mgmlib.atomic import write_whole
+from mgmlib.augment import STUDY_SETTINGS
+from mgmlib.compare import SMALLEST_CLASS, profile
 from mgmlib.models import PUBLISHED, STUDIED, load_model
 from mgmlib.models.synthetic import MARK
 
@@ -38,7 +39,7 @@ class Study:
     n_per_class: int = 50
     n_images: int = 200
     n_views: int = 50
-    settings: tuple[str, ...] = SETTINGS
+    settings: tuple[str, ...] = STUDY_SETTINGS
     k: int = 50
     precision: str = "fp32"
     input_size: int = 224
@@ -195,10 +196,7 @@ def _one(study, name, path, semantic, viewed, folder, options):
         table.insert(position, column, value)
     rows = table.drop(columns="encoder").to_csv(index=False, float_format="%.6g", lineterminator="\n")
     text = f"# {json.dumps(made_from)}\n{rows}"
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{name}.{os.getpid()}.new"
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, target)
+    write_whole(target, text)
     return True
 
 

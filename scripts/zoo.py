@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 import mgmlib as mgm
+from mgmlib.atomic import write_whole
 from mgmlib.pretrain import parallel
 from mgmlib.pretrain.evaluate import quality
-from mgmlib.pretrain.publish import publish, publish_initial, write
+from mgmlib.pretrain.publish import publish, publish_initial
 from mgmlib.pretrain.train import Trainer, log_spaced
 from mgmlib.pretrain.zoo import ASSETS, INITIAL, SEEDS, ZOO, runs, varied, zoo_config
 
@@ -76,7 +77,7 @@ def tune(args):
         except FloatingPointError:
             row |= {"seconds": round(trainer.seconds), "final_loss": None}
         row["config"] = config.digest[:12]
-        write(ASSETS / "tuning" / f"{args.method}-{row['config']}.json", json.dumps(row, indent=1).encode())
+        write_whole(ASSETS / "tuning" / f"{args.method}-{row['config']}.json", json.dumps(row, indent=1))
         print(row, flush=True)
 
 

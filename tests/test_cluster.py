@@ -23,12 +23,7 @@ STORE = 80 * 2**20  # bytes of each machine's object store, about the least that
 BATCH, N_VIEWS, K = 4, 8, 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -85,10 +85,23 @@ def test_a_run_that_is_not_published_is_trained_on_demand_once(tmp_path, monkeyp
     assert mgm.load_model("pocket:simsiam", seed=1).digest == first.digest
 
 
+def test_how_long_a_run_takes_is_told_from_those_that_were_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pocket, "ASSETS", tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/random-vit-s0.json").write_text('{"name": "random-vit", "seed": 0}')
+    assert pocket._minutes("byol") is None
+    for name, seconds in (("swav", 600), ("byol", 300)):
+        (tmp_path / f"runs/{name}-s0.json").write_text(
+            json.dumps({"name": name, "seed": 0, "seconds": seconds})
+        )
+    assert pocket._minutes("byol") == 5
+    assert pocket._minutes("dino") == 7.5
+
+
 def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "PER_CLASS", 6)
     monkeypatch.setattr(publish, "N_VIEWS", 6)
-    monkeypatch.setattr(publish, "K", {"semantic": 5, "augmentation": 5})
+    monkeypatch.setattr(publish, "K", 5)
     trainer = Trainer(tiny("supervised"), pictures(), tmp_path / "run")
     trainer.run(progress=False, snapshots=(0, 1, 2, 3, trainer.steps))
     images = pictures(per_class=6), pictures(per_class=6, seed=1)
@@ -141,7 +154,7 @@ def test_the_published_metrics_are_those_of_the_published_embeddings(path):
         z = Embeddings(
             parts["z"].astype(np.float32), *(parts[k].astype(np.int64) for k in ("labels", "groups")), {}
         )
-        again = manifold_metrics(z, k=publish.K["semantic" if manifold == "semantic" else "augmentation"])
+        again = manifold_metrics(z, k=publish.K)
         said = table[table["manifold"] == manifold].reset_index(drop=True)
         assert np.allclose(again["mean"], said["mean"], rtol=1e-4)
         assert np.allclose(again["low"], said["low"], rtol=1e-3)

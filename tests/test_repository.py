@@ -25,7 +25,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in ROOT.glob("mgmlib/**/*.py"))
 GENERATED = {".git", ".venv", "_build", "runs"}
 
 # Data flows one way: a part of mgmlib imports only what stands before it here.
-PARTS = ["cache", "data", "steps", "augment", "models", "embed", "graph", "metrics"]
+PARTS = ["atomic", "cache", "data", "steps", "augment", "models", "embed", "graph", "metrics"]
 PARTS += ["pretrain", "transfer", "compare", "study", "plots", "cluster"]
 TENSORS_ONLY = {"graph", "metrics"}  # these know nothing of images and models
 CORE = {"steps", "augment", "cache", "embed", "graph", "metrics"}  # what another project would import

@@ -10,8 +10,7 @@ from mgmlib import metrics
 from mgmlib.cluster import stars
 from mgmlib.cluster.connection import connect
 from mgmlib.cluster.shards import Shards, as_tensor
-from mgmlib.graph.neighbors import as_rows
-from mgmlib.metrics.manifold import summarize
+from mgmlib.metrics.manifold import drawn, summarize, unpack
 
 SHARD = 8192  # rows of a task: groups up to this size stay whole
 
@@ -65,7 +64,7 @@ def point_metrics(
     import pandas as pd
 
     ray = connect(address)
-    z, groups = (z.z, z.groups if groups is None else groups) if hasattr(z, "z") else (z, groups)
+    z, groups = unpack(z, groups)
     z, groups, queries = _checked(z, groups, queries, shard, seed)
     known = metrics.point_metrics(z, groups, k, queries=queries[:1], **options).attrs  # refuses bad input
     shards = Shards(ray, z, groups, queries, shard, cpus, gpus, _together(options))
@@ -174,11 +173,7 @@ def _checked(z, groups, queries, shard, seed=0):
     if not isinstance(shard, int | np.integer) or shard < 1:
         raise ValueError(f"shard: expected a positive number of rows, got {shard!r}")
     z, groups = _array(z), None if groups is None else _array(groups)
-    if isinstance(queries, int | np.integer):
-        if not 1 <= queries <= len(z):
-            raise ValueError(f"queries: expected 1…{len(z)} rows to draw, got {queries}")
-        queries = np.sort(np.random.default_rng(seed).choice(len(z), queries, replace=False))
-    return z, groups, as_rows(queries, len(z))
+    return z, groups, drawn(queries, len(z), seed)
 
 
 def _array(values):

@@ -8,13 +8,13 @@ JSON text that holds the class names and, for each image, its name in the source
 import hashlib
 import io
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
+from mgmlib.atomic import write_whole
 
 from .decode import to_rgb
 from .images import Images
@@ -155,10 +155,10 @@ def write_pack(folder, name: str, pictures, labels, split, classes, keys) -> str
     np.savez(content, **arrays)
     digest = hashlib.sha256(content.getvalue()).hexdigest()
     folder = Path(folder)
-    _replace(folder / f"{name}.npz", content.getvalue())
+    write_whole(folder / f"{name}.npz", content.getvalue())
     known = checksums(folder) if (folder / CHECKSUMS).exists() else {}
     known[f"{name}.npz"] = digest
-    _replace(folder / CHECKSUMS, "".join(f"{d}  {f}\n" for f, d in sorted(known.items())).encode())
+    write_whole(folder / CHECKSUMS, "".join(f"{d}  {f}\n" for f, d in sorted(known.items())))
     return digest
 
 
@@ -168,12 +168,3 @@ def _webp(picture: np.ndarray) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, "WEBP", lossless=True, quality=100, method=6, exact=True)
     return encoded.getvalue()
-
-
-def _replace(path: Path, content: bytes):
-    """Write atomically: a reader sees the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)

@@ -29,13 +29,9 @@ def point_metrics(z, groups=None, k=50, *, queries=None, seed=0, **options):
     """
     import pandas as pd
 
-    z, groups = _unpack(z, groups)
+    z, groups = unpack(z, groups)
     n = len(z)
-    if isinstance(queries, int | np.integer):
-        if not 1 <= queries <= n:
-            raise ValueError(f"queries: expected 1…{n} rows to draw, got {queries}")
-        queries = np.sort(np.random.default_rng(seed).choice(n, queries, replace=False))
-    queries = as_rows(queries, n)
+    queries = drawn(queries, n, seed)
     graph = nnk(z, k, groups=groups, queries=queries, **options)
     names = np.zeros(n, dtype=np.int64) if groups is None else np.asarray(groups)
     table = pd.DataFrame(
@@ -92,9 +88,18 @@ def summarize(points, k, *, calibrated=False, confidence=0.95, n_boot=2000, seed
     return table
 
 
-def _unpack(z, groups):
+def unpack(z, groups):
     """Embeddings carry their groups along; arrays take them as an argument."""
     return (z.z, z.groups if groups is None else groups) if hasattr(z, "z") else (z, groups)
+
+
+def drawn(queries, n, seed):
+    """Queries as row numbers: those given, all ``n``, or where a number is given so many drawn at random."""
+    if isinstance(queries, int | np.integer):
+        if not 1 <= queries <= n:
+            raise ValueError(f"queries: expected 1…{n} rows to draw, got {queries}")
+        queries = np.sort(np.random.default_rng(seed).choice(n, queries, replace=False))
+    return as_rows(queries, n)
 
 
 def _summary(points, metric, confidence, n_boot, seed):

@@ -11,6 +11,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from mgmlib.atomic import write_whole
 from mgmlib.cache import cache_folder
 from mgmlib.models.containers import kind_of
 
@@ -79,7 +80,7 @@ def _checked(path, record, known_hash):
     found, recorded = _hash(path, "sha256"), _recorded(record)
     if recorded is None:
         check_hash(path, known_hash)
-        _write(record, f"{found}  {path.name}\n")
+        write_whole(record, f"{found}  {path.name}\n")
     elif found != recorded:
         raise ValueError(
             f"{path}: sha256 {found}, but {recorded} was recorded for it in {record}: the file has changed. "
@@ -171,7 +172,7 @@ def _continue(url, part):
         # A weak tag does not promise the same bytes, and If-Range does not take it.
         tag = answer.headers.get("ETag", "")
         tag = answer.headers.get("Last-Modified") if tag.startswith("W/") or not tag else tag
-        _write(known, json.dumps({"url": url, "tag": tag}))
+        write_whole(known, json.dumps({"url": url, "tag": tag}))
         with open(part, "r+b" if resumed else "wb") as file:
             file.seek(start)
             file.truncate()
@@ -217,10 +218,3 @@ def _recorded(record):
 def _hash(path, algorithm):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def _write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

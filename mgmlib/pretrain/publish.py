@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mgmlib.atomic import write_whole
+from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.embed import embed
 from mgmlib.metrics import manifold_metrics
-from mgmlib.models.weights import load_strict, read_weights
 from mgmlib.pretrain.backbones import backbone
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.evaluate import quality
-from mgmlib.pretrain.pocket import encoder
+from mgmlib.pretrain.pocket import encoder, network
 from mgmlib.pretrain.zoo import INITIAL
 
-SETTINGS = ("all", "crop", "color-jitter", "rotate", "blur")
 PER_CLASS, N_IMAGES, N_VIEWS = 100, 20, 40
-K = {"semantic": 50, "augmentation": N_VIEWS - 1}
+K = 50  # candidates; a group of 40 views offers 39
 
 
 def publish(name, folder, train, test, assets):
@@ -44,20 +44,20 @@ def publish(name, folder, train, test, assets):
     folder, assets = Path(folder), Path(assets)
     result = json.loads((folder / "result.json").read_text())
     config = Config(**result["config"])
-    run, net = f"{name}-s{config.seed}", _network(config, folder / "weights.safetensors")
+    run, net = f"{name}-s{config.seed}", network(config, folder / "weights.safetensors")
     manifolds = embed_manifolds(encoder(net, config, f"pocket:{name}"), test)
-    write(assets / "metrics" / f"{run}.csv", _csv(measure(manifolds)))
-    write(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
+    write_whole(assets / "metrics" / f"{run}.csv", _csv(measure(manifolds)))
+    write_whole(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
     if config.seed == 0:
-        write(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
-        write(assets / "embeddings" / f"{run}.safetensors", to_bytes(manifolds))
+        write_whole(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
+        write_whole(assets / "embeddings" / f"{run}.safetensors", to_bytes(manifolds))
     _publish_training(run, config, folder, test, assets)
     log = pd.read_csv(folder / "log.csv").iloc[-1]
     signs = {key: float(log[key]) for key in ("loss", "feature_std", "rankme", "alignment", "uniformity")}
     about = {"name": name, "seed": config.seed} | result | signs | quality(net, config, train, test)
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     # Last: it says that all is there.
-    write(assets / "runs" / f"{run}.json", json.dumps(about, indent=1).encode())  # last: it says all is there
+    write_whole(assets / "runs" / f"{run}.json", json.dumps(about, indent=1))
 
 
 def publish_initial(name, seed, train, test, assets):
@@ -72,18 +72,18 @@ def publish_initial(name, seed, train, test, assets):
         As for `publish`.
     """
     config = Config("supervised", seed=seed, backbone=INITIAL[name])
-    net = backbone(config.backbone, config.size, seed).eval()
+    net = backbone(config.backbone, config.size, seed)
     table = measure(embed_manifolds(encoder(net, config, name), test))
-    write(Path(assets) / "metrics" / f"{name}-s{seed}.csv", _csv(table))
+    write_whole(Path(assets) / "metrics" / f"{name}-s{seed}.csv", _csv(table))
     about = {"name": name, "seed": seed} | quality(net, config, train, test)
-    write(Path(assets) / "runs" / f"{name}-s{seed}.json", json.dumps(about, indent=1).encode())
+    write_whole(Path(assets) / "runs" / f"{name}-s{seed}.json", json.dumps(about, indent=1))
 
 
 def embed_manifolds(model, images):
-    """Embeddings of the zoo's manifolds: "semantic" and each of `SETTINGS`, rounded to float16."""
+    """Embeddings of the zoo's manifolds: "semantic" and each of `STUDY_SETTINGS`, rounded to float16."""
     found = {"semantic": embed(model, images.per_class(PER_CLASS), cache=False, progress=False)}
     some = images.per_class(N_IMAGES // len(images.classes))
-    for setting in SETTINGS:
+    for setting in STUDY_SETTINGS:
         found[setting] = embed(model, some, setting, N_VIEWS, cache=False, progress=False)
     for z in found.values():
         z.z = z.z.astype(np.float16).astype(np.float32)
@@ -92,10 +92,7 @@ def embed_manifolds(model, images):
 
 def measure(manifolds):
     """Table of `manifold_metrics` for each manifold of `embed_manifolds`."""
-    tables = {
-        name: manifold_metrics(z, k=K["semantic" if name == "semantic" else "augmentation"])
-        for name, z in manifolds.items()
-    }
+    tables = {name: manifold_metrics(z, k=K) for name, z in manifolds.items()}
     return pd.concat(tables, names=["manifold"]).reset_index("manifold").reset_index(drop=True)
 
 
@@ -115,29 +112,14 @@ def _publish_training(run, config, folder, test, assets):
     files = sorted((folder / "snapshots").glob("*.safetensors"))
     tables = []
     for file in files:
-        manifolds = embed_manifolds(encoder(_network(config, file), config, run), test)
+        manifolds = embed_manifolds(encoder(network(config, file), config, run), test)
         tables.append(measure(manifolds).assign(step=int(file.stem)))
     if tables:
-        write(assets / "training" / f"{run}.csv", _csv(pd.concat(tables)))
+        write_whole(assets / "training" / f"{run}.csv", _csv(pd.concat(tables)))
     if config.seed == 0 and files:
         for i in np.linspace(0, len(files) - 2, 4).round().astype(int):  # the last are the final weights
-            write(assets / "training" / f"{run}-{files[i].name}", files[i].read_bytes())
-
-
-def _network(config, path):
-    net = backbone(config.backbone, config.size, config.seed)
-    state = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path).items()}
-    load_strict(net, state, path)
-    return net.eval()
+            write_whole(assets / "training" / f"{run}-{files[i].name}", files[i].read_bytes())
 
 
 def _csv(table):
-    return table.to_csv(index=False, float_format="%.6g").encode()
-
-
-def write(path, content):
-    """Write bytes to a file at once, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    return table.to_csv(index=False, float_format="%.6g")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 
+from mgmlib.atomic import whole, write_whole
 from mgmlib.pretrain.config import Config
 
 
@@ -27,8 +27,7 @@ class RunFolder:
             if other != config:
                 raise ValueError(f"folder={str(path)!r} holds another run: {_differences(other, config)}")
         else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write("config.json", config.to_json().encode())
+            write_whole(self.path / "config.json", config.to_json())
 
     @property
     def done(self):
@@ -37,9 +36,8 @@ class RunFolder:
 
     def save(self, state):
         """Replace the checkpoint."""
-        temporary = self.path / f".checkpoint.{os.getpid()}"
-        torch.save(state, temporary)
-        os.replace(temporary, self.path / "checkpoint.pt")
+        with whole(self.path / "checkpoint.pt") as draft:
+            torch.save(state, draft)
 
     def load(self, device):
         """The checkpoint, or None."""
@@ -48,16 +46,17 @@ class RunFolder:
 
     def snapshot(self, backbone, step):
         """Keep the backbone as it is after a step."""
-        (self.path / "snapshots").mkdir(exist_ok=True)
-        self._write(f"snapshots/{step:06d}.safetensors", half(backbone))
+        write_whole(self.path / f"snapshots/{step:06d}.safetensors", half(backbone))
 
     def finish(self, backbone, log, seconds, steps):
         """Weights, log and result."""
         import pandas as pd
 
         weights = half(backbone)
-        self._write("weights.safetensors", weights)
-        self._write("log.csv", pd.DataFrame(log).to_csv(index=False, float_format="%.6g").encode())
+        write_whole(self.path / "weights.safetensors", weights)
+        write_whole(
+            self.path / "log.csv", pd.DataFrame(log).to_csv(index=False, float_format="%.6g").encode()
+        )
         result = {
             "config": json.loads(self.config.to_json()),
             "config_digest": self.config.digest,
@@ -66,12 +65,7 @@ class RunFolder:
             "steps": steps,
             "torch": torch.__version__,
         }
-        self._write("result.json", json.dumps(result, indent=1).encode())
-
-    def _write(self, name, content):
-        temporary = self.path / f".{Path(name).name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        os.replace(temporary, self.path / name)
+        write_whole(self.path / "result.json", json.dumps(result, indent=1).encode())
 
 
 def half(backbone):

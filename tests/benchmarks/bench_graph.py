@@ -33,6 +33,7 @@ from scipy.optimize import nnls
 from sklearn.neighbors import NearestNeighbors
 
 import mgmlib as mgm
+from mgmlib.atomic import write_whole
 from mgmlib.graph import lawson_hanson, products
 from mgmlib.graph.nearest import nearest
 from mgmlib.graph.points import check_points
@@ -292,7 +293,6 @@ def main():
     about |= {"memory_n": args.memory, "memory_gib": round(peak_memory(args.memory, args.d), 2)}
     about |= {"peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)}
     print(about)
-    OUT.mkdir(parents=True, exist_ok=True)
     write(table.round({"seconds": 5, "per_second": 1, "mgmlib_is": 2}), "rows.csv")
     write(steps.round(3), "scaling.csv")
     write(pd.Series(about, name="value").rename_axis("about").reset_index(), "machine.csv")
@@ -304,8 +304,7 @@ def graph_support(z, k):
 
 def write(table, name):
     """Write a table whole or not at all."""
-    table.to_csv(OUT / f".{name}", index=False)
-    os.replace(OUT / f".{name}", OUT / name)
+    write_whole(OUT / name, table.to_csv(index=False))
 
 
 if __name__ == "__main__":

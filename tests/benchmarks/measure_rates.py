@@ -7,7 +7,6 @@ from the clock, and less from these. The metrics of one set are timed as a whole
 """
 
 import json
-import os
 import platform
 import tempfile
 import time
@@ -20,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import mgmlib as mgm
+from mgmlib.atomic import write_whole
 from mgmlib.cluster import stars
 from tests.truth import clustered
 
@@ -123,10 +123,7 @@ def main():
         "images_per_second": {name: encoder(f"timm:{name}") for name in ("resnet50",)},
         "whole": whole(rng),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    draft = RESULTS.with_name(f".{RESULTS.name}.new")
-    draft.write_text(json.dumps(rates, indent=1) + "\n")
-    os.replace(draft, RESULTS)
+    write_whole(RESULTS, json.dumps(rates, indent=1) + "\n")
     print(RESULTS.read_text())
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import uuid
 from pathlib import Path
 
 import torch
 
+from mgmlib.atomic import whole
 from mgmlib.models.catalogue import PUBLISHED
 from mgmlib.models.published import blank
 from mgmlib.models.synthetic.haiku_files import write_byol
@@ -38,13 +37,15 @@ def write_synthetic(name, folder, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Path(folder, MARK).write_text("Random networks in published formats.\n", encoding="utf-8")
     if row.layout == "haiku":
-        _atomically(path, lambda draft: write_byol(draft, net.state_dict()))
+        with whole(path) as draft:
+            write_byol(draft, net.state_dict())
     elif row.layout == "tensorflow":
         write_simclr(path, net.state_dict(), momentum=name == "simclr-v2")
     else:
         content = _published_form(row, net.state_dict())
         zipped = name not in _BEFORE_ZIP
-        _atomically(path, lambda d: torch.save(content, d, _use_new_zipfile_serialization=zipped))
+        with whole(path) as draft:
+            torch.save(content, draft, _use_new_zipfile_serialization=zipped)
     return path, net
 
 
@@ -97,12 +98,3 @@ def _published_form(row, own):
 
 def _zeros(shape, dtype=torch.float32):
     return torch.zeros((), dtype=dtype).expand(shape)
-
-
-def _atomically(path, write):
-    draft = path.with_name(f".{uuid.uuid4().hex}.new")
-    try:
-        write(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
