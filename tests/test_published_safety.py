@@ -55,13 +55,14 @@ NESTS = {
 
 def written(content, path, how):
     if how.startswith("torch"):
-        torch.save(content, path, _use_new_zipfile_serialization=how == "torch zip")
+        protocol = 4 if how.endswith("4") else 2
+        torch.save(content, path, _use_new_zipfile_serialization="zip" in how, pickle_protocol=protocol)
     else:
         path.write_bytes(pickle.dumps(content, protocol=int(how[-1])))
     return path
 
 
-@pytest.mark.parametrize("how", ["torch zip", "torch legacy", "pickle 2", "pickle 4"])
+@pytest.mark.parametrize("how", ["torch zip", "torch zip 4", "torch legacy", "pickle 2", "pickle 4"])
 @pytest.mark.parametrize("nest", NESTS)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_code_in_a_file_is_refused_by_its_name_and_does_not_run(name, nest, how, tmp_path):

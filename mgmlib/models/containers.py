@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mgmlib.models.safe_pickle import RefusedPickle, read_pickle
+from mgmlib.models.safe_pickle import RefusedPickle, names_in, read_pickle
 from mgmlib.models.tensor_bundle import MAGIC
 
 _LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the magic number, as pickled
@@ -81,7 +81,15 @@ def read_torch(path):
     except Exception as error:
         raise ValueError(
             f"weights={str(path)!r}: not a readable safetensors or torch weights file: {_reason(error)}"
+            f"{_names(path) if mapped and 'Unsupported operand' in str(error) else ''}"
         ) from error
+
+
+def _names(path):
+    """What a zipped pickle of a protocol that torch does not read asks for: torch stops at an opcode."""
+    with zipfile.ZipFile(path) as archive:
+        programs = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+    return f"; it asks for {', '.join(name for program in programs for name in names_in(program))}"
 
 
 def read_safetensors(path):

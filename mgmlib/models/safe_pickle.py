@@ -8,7 +8,9 @@ the reading, with that name.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import pickletools
 
 import numpy as np
 
@@ -42,6 +44,20 @@ def read_pickle(path):
         raise RefusedPickle(
             f"put together as no pickle of parameters is: {type(error).__name__}: {error}"
         ) from error
+
+
+def names_in(program):
+    """Names that a pickle (bytes) asks for, in their order, told from its opcodes: nothing of it is run."""
+    texts, names = [], []
+    with contextlib.suppress(ValueError):  # it is damaged from here on
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name == "GLOBAL":
+                names.append(argument.replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                names.append(".".join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts.append(argument)
+    return list(dict.fromkeys(names))
 
 
 class _Reader(pickle.Unpickler):
