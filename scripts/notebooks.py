@@ -92,7 +92,10 @@ def run(name, assignments, file):
     """A reader's run: the notebook with the given values, saved cell by cell under runs/."""
     (source,) = sources([name])
     notebook = read_source(source)
-    values = read_values(declared(notebook), assignments, file)
+    known = declared(notebook)
+    values = read_values(known, assignments, file)
+    if "scorecard" in known:  # a reader's verdicts are no part of the book
+        values.setdefault("scorecard", str(RUNS / "scorecard"))
     for key, value in values.items():
         if isinstance(value, str) and value and Path(value).expanduser().exists():  # as the reader sees it
             values[key] = str(Path(value).expanduser().resolve())

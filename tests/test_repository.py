@@ -26,7 +26,7 @@ GENERATED = {".git", ".venv", "_build", "runs"}
 
 # Data flows one way: a part of mgmlib imports only what stands before it here.
 PARTS = ["atomic", "cache", "data", "steps", "augment", "models", "embed", "graph", "metrics"]
-PARTS += ["pretrain", "transfer", "compare", "study", "plots", "cluster"]
+PARTS += ["pretrain", "transfer", "compare", "study", "plots", "scorecard", "cluster"]
 TENSORS_ONLY = {"graph", "metrics"}  # these know nothing of images and models
 CORE = {"steps", "augment", "cache", "embed", "graph", "metrics"}  # what another project would import
 CORE_NEEDS = {"torch", "numpy", "numba"}
