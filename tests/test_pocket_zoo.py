@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import mgmlib as mgm
+from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.data.images import Images
 from mgmlib.embed import Embeddings
-from mgmlib.metrics import manifold_metrics
+from mgmlib.metrics import METRICS, manifold_metrics
 from mgmlib.pretrain import pocket, publish
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.methods import METHODS
@@ -113,8 +114,20 @@ def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, mon
     assert written == snapshots | {
         *(f"runs/{run}.json", f"runs/{run}.csv", f"metrics/{run}.csv", f"training/{run}.csv"),
         *(f"weights/{run}.safetensors", f"embeddings/{run}.safetensors"),
-        *("runs/random-vit-s0.json", "metrics/random-vit-s0.csv"),
+        *(f"groups/{run}.csv", f"depth/{run}.csv", "runs/random-vit-s0.json"),
+        *(f"{table}/random-vit-s0.csv" for table in ("metrics", "groups", "depth")),
     }
+    metrics, groups, depth = (
+        pd.read_csv(tmp_path / "assets" / name / f"{run}.csv") for name in ("metrics", "groups", "depth")
+    )
+    assert (
+        {*metrics["manifold"]} == {*groups["manifold"]} == {"semantic", *STUDY_SETTINGS, *publish.UNSTUDIED}
+    )
+    crop = metrics[metrics["manifold"] == "crop"].set_index("metric")
+    ours = groups[groups["manifold"] == "crop"]
+    assert np.isclose(ours["diameter"].mean(), crop["mean"]["diameter"], rtol=1e-4)
+    assert np.isclose(ours["n_neighbors"].std(), crop["spread"]["n_neighbors"], rtol=1e-4)
+    assert depth["layer"].tolist()[:: 2 * len(METRICS)] == ["stem", *(f"stages.{i}" for i in range(4))]
     table = records(tmp_path / "assets")
     assert table["name"].tolist() == ["supervised", "random-vit"]
     assert table["config_digest"][0] == tiny("supervised").digest

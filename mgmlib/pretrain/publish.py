@@ -13,7 +13,9 @@ import pandas as pd
 from mgmlib.atomic import write_whole
 from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.embed import embed
-from mgmlib.metrics import manifold_metrics
+from mgmlib.metrics import METRICS, point_metrics
+from mgmlib.metrics.manifold import summarize
+from mgmlib.models import layers
 from mgmlib.pretrain.backbones import backbone
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.evaluate import quality
@@ -22,6 +24,7 @@ from mgmlib.pretrain.zoo import INITIAL
 
 PER_CLASS, N_IMAGES, N_VIEWS = 100, 20, 40
 K = 50  # candidates; a group of 40 views offers 39
+UNSTUDIED = ("grayscale", "solarize")  # measured too, for some recipes have them and some not
 
 
 def publish(name, folder, train, test, assets):
@@ -37,16 +40,15 @@ def publish(name, folder, train, test, assets):
         The probes are fitted on all of ``train`` and scored on all of ``test``, whence the manifolds:
         100 images a class, and 40 views of each of 20 images under five settings.
     assets : path
-        Gets ``runs/NAME-sSEED.json`` and ``.csv`` (the log), ``metrics/NAME-sSEED.csv``, and of seed 0
-        ``weights/`` and ``embeddings/`` (safetensors, float16). A run followed through training adds
-        ``training/NAME-sSEED.csv``, and of seed 0 the weights of four steps.
+        Gets ``runs/NAME-sSEED.json`` and ``.csv`` (the log), the tables ``metrics/``, ``groups/`` and
+        ``depth/NAME-sSEED.csv``, and of seed 0 ``weights/`` and ``embeddings/`` (safetensors, float16). A run
+        followed through training adds ``training/NAME-sSEED.csv``, and of seed 0 the weights of four steps.
     """
     folder, assets = Path(folder), Path(assets)
     result = json.loads((folder / "result.json").read_text())
     config = Config(**result["config"])
     run, net = f"{name}-s{config.seed}", network(config, folder / "weights.safetensors")
-    manifolds = embed_manifolds(encoder(net, config, f"pocket:{name}"), test)
-    write_whole(assets / "metrics" / f"{run}.csv", _csv(measure(manifolds)))
+    manifolds = _publish_geometry(run, encoder(net, config, f"pocket:{name}"), test, assets)
     write_whole(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
     if config.seed == 0:
         write_whole(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
@@ -73,17 +75,16 @@ def publish_initial(name, seed, train, test, assets):
     """
     config = Config("supervised", seed=seed, backbone=INITIAL[name])
     net = backbone(config.backbone, config.size, seed)
-    table = measure(embed_manifolds(encoder(net, config, name), test))
-    write_whole(Path(assets) / "metrics" / f"{name}-s{seed}.csv", _csv(table))
+    _publish_geometry(f"{name}-s{seed}", encoder(net, config, name), test, Path(assets))
     about = {"name": name, "seed": seed} | quality(net, config, train, test)
     write_whole(Path(assets) / "runs" / f"{name}-s{seed}.json", json.dumps(about, indent=1))
 
 
-def embed_manifolds(model, images):
-    """Embeddings of the zoo's manifolds: "semantic" and each of `STUDY_SETTINGS`, rounded to float16."""
+def embed_manifolds(model, images, settings=STUDY_SETTINGS):
+    """Embeddings of the zoo's manifolds: "semantic" and each of ``settings``, rounded to float16."""
     found = {"semantic": embed(model, images.per_class(PER_CLASS), cache=False, progress=False)}
     some = images.per_class(N_IMAGES // len(images.classes))
-    for setting in STUDY_SETTINGS:
+    for setting in settings:
         found[setting] = embed(model, some, setting, N_VIEWS, cache=False, progress=False)
     for z in found.values():
         z.z = z.z.astype(np.float16).astype(np.float32)
@@ -91,9 +92,20 @@ def embed_manifolds(model, images):
 
 
 def measure(manifolds):
-    """Table of `manifold_metrics` for each manifold of `embed_manifolds`."""
-    tables = {name: manifold_metrics(z, k=K) for name, z in manifolds.items()}
-    return pd.concat(tables, names=["manifold"]).reset_index("manifold").reset_index(drop=True)
+    """The metrics of each manifold of `embed_manifolds`.
+
+    Returns
+    -------
+    table : DataFrame
+        manifold and the columns of `mgmlib.manifold_metrics`.
+    groups : DataFrame
+        manifold, group, and the mean of each metric over the points of the group.
+    """
+    points = {name: point_metrics(z, k=K) for name, z in manifolds.items()}
+    tables = {name: summarize(found, K) for name, found in points.items()}
+    groups = {name: found.groupby("group")[list(METRICS)].mean() for name, found in points.items()}
+    table = pd.concat(tables, names=["manifold"]).reset_index("manifold").reset_index(drop=True)
+    return table, pd.concat(groups, names=["manifold"]).reset_index()
 
 
 def to_bytes(manifolds):
@@ -107,13 +119,27 @@ def to_bytes(manifolds):
     return save(arrays)
 
 
+def _publish_geometry(run, model, test, assets):
+    """Write the tables of the output and of every layer; returns the embeddings of the study's manifolds."""
+    manifolds = embed_manifolds(model, test, (*STUDY_SETTINGS, *UNSTUDIED))
+    table, groups = measure(manifolds)
+    write_whole(assets / "metrics" / f"{run}.csv", _csv(table))
+    write_whole(assets / "groups" / f"{run}.csv", _csv(groups))
+    depth = [
+        measure(embed_manifolds(model.at(layer), test, ("all",)))[0].assign(layer=layer)
+        for layer in layers(model)
+    ]
+    write_whole(assets / "depth" / f"{run}.csv", _csv(pd.concat(depth)))
+    return {name: z for name, z in manifolds.items() if name not in UNSTUDIED}
+
+
 def _publish_training(run, config, folder, test, assets):
     """Metrics at every snapshot; of seed 0 the weights of four, evenly spaced in the logarithm."""
     files = sorted((folder / "snapshots").glob("*.safetensors"))
     tables = []
     for file in files:
         manifolds = embed_manifolds(encoder(network(config, file), config, run), test)
-        tables.append(measure(manifolds).assign(step=int(file.stem)))
+        tables.append(measure(manifolds)[0].assign(step=int(file.stem)))
     if tables:
         write_whole(assets / "training" / f"{run}.csv", _csv(pd.concat(tables)))
     if config.seed == 0 and files:
