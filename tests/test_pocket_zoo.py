@@ -11,13 +11,23 @@ import torch
 import mgmlib as mgm
 from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.data.images import Images
-from mgmlib.embed import Embeddings
 from mgmlib.metrics import METRICS, manifold_metrics
 from mgmlib.pretrain import pocket, publish
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.methods import METHODS
 from mgmlib.pretrain.train import Trainer
-from mgmlib.pretrain.zoo import ASSETS, FOURTEEN, INITIAL, ZOO, records, runs, varied, zoo_config
+from mgmlib.pretrain.zoo import (
+    ASSETS,
+    FOURTEEN,
+    INITIAL,
+    ZOO,
+    geometry,
+    manifolds,
+    records,
+    runs,
+    varied,
+    zoo_config,
+)
 
 RECORDS = sorted((ASSETS / "runs").glob("*.json"))
 TRAINED = [path for path in RECORDS if not path.name.startswith(tuple(INITIAL))]
@@ -158,19 +168,23 @@ def test_a_published_run_is_the_one_that_its_configuration_asks_for(path):
 
 @pytest.mark.parametrize("path", [p for p in TRAINED if p.stem.endswith("-s0")], ids=lambda p: p.stem)
 def test_the_published_metrics_are_those_of_the_published_embeddings(path):
-    from safetensors.numpy import load_file
-
-    arrays = load_file(ASSETS / "embeddings" / f"{path.stem}.safetensors")
     table = pd.read_csv(ASSETS / "metrics" / f"{path.stem}.csv")
+    found = manifolds(path.stem)
+    assert {*found} == {"semantic", *STUDY_SETTINGS}
     for manifold in ("semantic", "crop"):
-        parts = {key: arrays[f"{manifold}.{key}"] for key in ("z", "labels", "groups")}
-        z = Embeddings(
-            parts["z"].astype(np.float32), *(parts[k].astype(np.int64) for k in ("labels", "groups")), {}
-        )
-        again = manifold_metrics(z, k=publish.K)
+        again = manifold_metrics(found[manifold], k=publish.K)
         said = table[table["manifold"] == manifold].reset_index(drop=True)
         assert np.allclose(again["mean"], said["mean"], rtol=1e-4)
         assert np.allclose(again["low"], said["low"], rtol=1e-3)
+
+
+def test_the_tables_of_all_runs_are_read_as_one():
+    groups, found = geometry("groups"), records()
+    named = groups[["model", "seed"]].drop_duplicates().to_numpy()
+    assert named.tolist() == found[["name", "seed"]].to_numpy().tolist()
+    assert not groups.drop(columns="affinity").isna().any(axis=None)
+    assert {*geometry("depth")["manifold"]} == {"semantic", "all"}
+    assert geometry("training")["step"].min() == 0
 
 
 def test_the_published_files_are_all_of_known_runs():

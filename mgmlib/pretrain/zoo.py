@@ -103,3 +103,62 @@ def trials(folder=ASSETS):
         run["tried"] = ", ".join(f"{key} {value}" for key, value in run["tried"].items())
     found.sort(key=lambda run: (list(ZOO).index(run["name"]), run["tried"]))
     return pd.DataFrame(found)
+
+
+def geometry(kind, folder=ASSETS):
+    """One of the tables of every published run and untrained network, as one.
+
+    Parameters
+    ----------
+    kind : {"metrics", "groups", "depth", "training"}
+        As `mgmlib.pretrain.publish.publish` writes them.
+    folder : path
+
+    Returns
+    -------
+    DataFrame
+        model, seed and the columns of the table; runs in the order of `records`. Empty where there is none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run that is recorded has no such table; "training" is of the runs that were followed alone.
+    """
+    import pandas as pd
+
+    tables, found = [], records(folder)
+    for run in found.itertuples():
+        path = Path(folder) / kind / f"{run.name}-s{run.seed}.csv"
+        if kind == "training" and not path.is_file():
+            continue
+        table = pd.read_csv(path)
+        table.insert(0, "model", run.name)
+        table.insert(1, "seed", run.seed)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["model", "seed"])
+
+
+def manifolds(run, folder=ASSETS):
+    """The committed embeddings of a run.
+
+    Parameters
+    ----------
+    run : str
+        "NAME-s0": seed 0 alone is committed.
+    folder : path
+
+    Returns
+    -------
+    dict of str to Embeddings, float32: "semantic" and each of `mgmlib.augment.STUDY_SETTINGS`
+    """
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from mgmlib.embed import Embeddings
+
+    path = Path(folder) / "embeddings" / f"{run}.safetensors"
+    arrays, found = load_file(path), {}
+    for name in dict.fromkeys(key.partition(".")[0] for key in arrays):
+        labels, groups = (arrays[f"{name}.{part}"].astype(np.int64) for part in ("labels", "groups"))
+        found[name] = Embeddings(arrays[f"{name}.z"].astype(np.float32), labels, groups, {"run": run})
+    return found
