@@ -12,6 +12,7 @@ import mgmlib as mgm
 from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.data.images import Images
 from mgmlib.metrics import METRICS, manifold_metrics
+from mgmlib.models import PUBLISHED
 from mgmlib.pretrain import pocket, publish
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.methods import METHODS
@@ -20,9 +21,12 @@ from mgmlib.pretrain.zoo import (
     ASSETS,
     FOURTEEN,
     INITIAL,
+    PARADIGMS,
     ZOO,
     geometry,
     manifolds,
+    paradigm,
+    recipe,
     records,
     runs,
     varied,
@@ -194,3 +198,16 @@ def test_the_published_files_are_all_of_known_runs():
     assert {path.stem for path in RECORDS} <= known
     size = sum(p.stat().st_size for p in ASSETS.parent.rglob("*") if p.is_file())
     assert size < 100e6
+
+
+def test_every_run_has_one_paradigm_and_the_fourteen_that_of_the_catalogue():
+    named = [name for names in PARADIGMS.values() for name in names]
+    assert sorted(named) == sorted([*ZOO, *INITIAL])
+    assert all(paradigm(name) == PUBLISHED[name].paradigm for name in FOURTEEN)
+
+
+def test_recipes_are_those_of_the_published_models():
+    assert not any(recipe("supervised")[step] for step in ("color-jitter", "grayscale", "blur", "solarize"))
+    assert recipe("byol")["solarize"] and not recipe("simclr-v1")["solarize"]
+    assert recipe("moco-v2")["blur"] and not recipe("moco-v1")["blur"]
+    assert recipe("pirl")["jigsaw"] and recipe("swav")["multi-crop"] and recipe("infomin")["RandAugment"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgmlib.pretrain.config import Config
+from mgmlib.pretrain.methods import method_class
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "zoo"
 
@@ -55,6 +56,40 @@ _TUNED = {
 }
 for _name, _chosen in _TUNED.items():
     ZOO[_name] |= _chosen
+
+
+# Of the fourteen, those of `mgmlib.models.table`.
+PARADIGMS = {
+    "contrastive": (
+        *("insdis", "moco-v1", "pcl-v1", "pirl", "pcl-v2", "simclr-v1", "moco-v2", "simclr-v2", "infomin"),
+        *("spectral", "align-uniform", "sigmoid", "moco-v3-vit"),
+    ),
+    "clustering": ("sela-v2", "deepcluster-v2", "swav"),
+    "distillation": ("byol", "simsiam", "dino", "dino-vit"),
+    "redundancy reduction": ("barlow-twins", "vicreg"),
+    "supervised": ("supervised",),
+    "untrained": tuple(INITIAL),
+}
+
+
+def paradigm(name):
+    """How a run of the zoo was trained, in the words of `mgmlib.models.table`."""
+    return next(kind for kind, names in PARADIGMS.items() if name in names)
+
+
+def recipe(name):
+    """Which steps the training views of a method take beside crop and flip: name of the step -> bool."""
+    shown = method_class(zoo_config(name).method).views
+    return {
+        "multi-crop": any(v.zoom != 1 for v in shown),
+        "color-jitter": any(v.jitter_p for v in shown),
+        "grayscale": any(v.gray for v in shown),
+        "blur": any(v.blur for v in shown),
+        "solarize": any(v.solarize for v in shown),
+        "PCA colour": any(v.pca for v in shown),
+        "RandAugment": any(v.randaugment for v in shown),
+        "jigsaw": any(v.jigsaw for v in shown),
+    }
 
 
 def zoo_config(name, seed=0):
