@@ -129,6 +129,7 @@ def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, mon
         *(f"runs/{run}.json", f"runs/{run}.csv", f"metrics/{run}.csv", f"training/{run}.csv"),
         *(f"weights/{run}.safetensors", f"embeddings/{run}.safetensors"),
         *(f"groups/{run}.csv", f"depth/{run}.csv", "runs/random-vit-s0.json"),
+        "embeddings/random-vit-s0.safetensors",
         *(f"{table}/random-vit-s0.csv" for table in ("metrics", "groups", "depth")),
     }
     metrics, groups, depth = (

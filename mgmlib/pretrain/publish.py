@@ -48,11 +48,10 @@ def publish(name, folder, train, test, assets):
     result = json.loads((folder / "result.json").read_text())
     config = Config(**result["config"])
     run, net = f"{name}-s{config.seed}", network(config, folder / "weights.safetensors")
-    manifolds = _publish_geometry(run, encoder(net, config, f"pocket:{name}"), test, assets)
+    _publish_geometry(run, encoder(net, config, f"pocket:{name}"), test, assets)
     write_whole(assets / "runs" / f"{run}.csv", (folder / "log.csv").read_bytes())
     if config.seed == 0:
         write_whole(assets / "weights" / f"{run}.safetensors", (folder / "weights.safetensors").read_bytes())
-        write_whole(assets / "embeddings" / f"{run}.safetensors", to_bytes(manifolds))
     _publish_training(run, config, folder, test, assets)
     log = pd.read_csv(folder / "log.csv").iloc[-1]
     signs = {key: float(log[key]) for key in ("loss", "feature_std", "rankme", "alignment", "uniformity")}
@@ -120,7 +119,7 @@ def to_bytes(manifolds):
 
 
 def _publish_geometry(run, model, test, assets):
-    """Write the tables of the output and of every layer; returns the embeddings of the study's manifolds."""
+    """Write the tables of the output and of every layer, and of seed 0 the embeddings of the study."""
     manifolds = embed_manifolds(model, test, (*STUDY_SETTINGS, *UNSTUDIED))
     table, groups = measure(manifolds)
     write_whole(assets / "metrics" / f"{run}.csv", _csv(table))
@@ -130,7 +129,9 @@ def _publish_geometry(run, model, test, assets):
         for layer in layers(model)
     ]
     write_whole(assets / "depth" / f"{run}.csv", _csv(pd.concat(depth)))
-    return {name: z for name, z in manifolds.items() if name not in UNSTUDIED}
+    if run.endswith("-s0"):
+        studied = {name: z for name, z in manifolds.items() if name not in UNSTUDIED}
+        write_whole(assets / "embeddings" / f"{run}.safetensors", to_bytes(studied))
 
 
 def _publish_training(run, config, folder, test, assets):
