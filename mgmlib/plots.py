@@ -133,3 +133,91 @@ def gallery(images, columns, titles=None, frames=None, size=0.9):
         if titles:
             ax.set_title(titles[i], fontsize=7, fontweight="normal", loc="center", pad=2)
     return figure
+
+
+def heatmaps(grids, titles, fmt=".2f", **options):
+    """Tables of numbers side by side, each with colours of its own scale, the rows shared."""
+    rows, columns = next(iter(grids)).shape
+    figure, axes = panels(len(grids), width=1.1 + 0.55 * columns, height=0.9 + 0.25 * rows, sharey=True)
+    for ax, grid, title in zip(axes, grids, titles, strict=True):
+        sns.heatmap(grid, annot=True, fmt=fmt, cbar=False, annot_kws={"size": 7}, ax=ax, **options)
+        ax.set(xlabel="", ylabel="", title=title)
+        ax.tick_params(left=False, bottom=False)
+        ax.tick_params(axis="x", rotation=40)
+    return figure
+
+
+def shares(ax, table):
+    """Rows of shares that sum to one, as stacked bars from the top; a legend above."""
+    left = np.zeros(len(table))
+    for color, (name, values) in zip((BLUE, ORANGE, GREEN, PINK, FAINT), table.items(), strict=False):
+        values = values.fillna(0).to_numpy()
+        ax.barh(np.arange(len(table)), values, left=left, color=color, label=name, height=0.8)
+        left += values
+    ax.set_yticks(np.arange(len(table)), table.index)
+    ax.set(xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), xlabel="share of the variance")
+    ax.legend(ncols=len(table.columns), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, columnspacing=1)
+
+
+def dendrogram(ax, linkage, names, support, colors):
+    """A tree with its leaves at the right, names in ``colors``, and the support of each merge in percent."""
+    from scipy.cluster import hierarchy
+
+    drawn = hierarchy.dendrogram(
+        linkage, labels=list(names), orientation="left", ax=ax, color_threshold=0, above_threshold_color=GREY
+    )
+    heights = {round(height, 9): share for height, share in zip(linkage[:, 2], support, strict=True)}
+    for y, x in zip(drawn["icoord"], drawn["dcoord"], strict=True):
+        share = heights[round(x[1], 9)]
+        ax.text(x[1], (y[1] + y[2]) / 2, f"{100 * share:.0f}", fontsize=7, ha="left", va="center", color=INK)
+    by_name = dict(zip(names, colors, strict=True))
+    for label in ax.get_yticklabels():
+        label.set_color(by_name[label.get_text()])
+    sns.despine(ax=ax, left=True)
+    ax.set(xlabel="distance at the merge (Ward)")
+
+
+def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
+    """Models in the plane of the first two principal components, and the features that span it as arrows."""
+    ax.axhline(0, color=FAINT, lw=0.8, zorder=0)
+    ax.axvline(0, color=FAINT, lw=0.8, zorder=0)
+    reach = 0.9 * np.abs(scores).max() / np.linalg.norm(loadings, axis=1).max()
+    for arrow, label in zip(loadings * reach, labels, strict=True):
+        ax.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 1})
+        ax.text(*arrow * 1.06, label, fontsize=7, color=GREY, ha="center", va="center")
+    for point, name, color in zip(scores, names, colors, strict=True):
+        ax.plot(*point, "o", color=color, ms=6)
+        ax.annotate(name, point, (4, 4), textcoords="offset points", fontsize=8, color=color)
+    ax.set(
+        xlabel=f"PC 1 ({100 * shares_of_variance[0]:.0f} % of the variance)",
+        ylabel=f"PC 2 ({100 * shares_of_variance[1]:.0f} %)",
+    )
+    ax.margins(0.12)
+
+
+def clustered(table, linkage, colors):
+    """Rows of z-scores in the order of a tree, names coloured, columns clustered on their own: a figure."""
+    with mpl.rc_context({"figure.constrained_layout.use": False}):  # seaborn lays this figure out itself
+        grid = sns.clustermap(
+            table,
+            row_linkage=linkage,
+            row_colors=list(colors),
+            cmap="RdBu_r",
+            center=0,
+            xticklabels=True,
+            yticklabels=True,
+            figsize=(2.5 + 0.24 * table.shape[1], 3.2 + 0.26 * len(table)),
+            dendrogram_ratio=(0.12, 0.12),
+            cbar_kws={"label": "z-score"},
+            cbar_pos=(0.01, 0.86, 0.02, 0.12),
+        )
+    grid.ax_heatmap.set(xlabel="", ylabel="")
+    grid.ax_heatmap.tick_params(labelsize=8)
+    return grid.figure
+
+
+def legend_of(figure, colors, **options):
+    """A legend of names and their colours outside a figure."""
+    handles = [mpl.lines.Line2D([], [], color=c, marker="o", ls="", label=name) for name, c in colors.items()]
+    place = {"loc": "outside upper center", "ncols": 3, "fontsize": 8} | options
+    figure.legend(handles=handles, **place)
