@@ -181,7 +181,7 @@ def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
     """Models in the plane of the first two principal components, and the features that span it as arrows."""
     ax.axhline(0, color=FAINT, lw=0.8, zorder=0)
     ax.axvline(0, color=FAINT, lw=0.8, zorder=0)
-    reach = 0.9 * np.abs(scores).max() / np.linalg.norm(loadings, axis=1).max()
+    reach = (np.abs(scores).max(0) / np.abs(loadings).max(0)).min()
     for arrow, label in zip(loadings * reach, labels, strict=True):
         ax.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 1})
         ax.text(*arrow * 1.06, label, fontsize=7, color=GREY, ha="center", va="center")
@@ -208,8 +208,9 @@ def clustered(table, linkage, colors):
             yticklabels=True,
             figsize=(2.5 + 0.24 * table.shape[1], 3.2 + 0.26 * len(table)),
             dendrogram_ratio=(0.12, 0.12),
-            cbar_kws={"label": "z-score"},
-            cbar_pos=(0.01, 0.86, 0.02, 0.12),
+            vmin=-2.5,
+            vmax=2.5,
+            cbar_pos=None,
         )
     grid.ax_heatmap.set(xlabel="", ylabel="")
     grid.ax_heatmap.tick_params(labelsize=8)

@@ -121,7 +121,7 @@ def agreement(labels, known, n_permutations=9999, seed=0):
     labels, known = np.asarray(labels), np.asarray(known)
     rng = np.random.default_rng(seed)
     index = adjusted_rand_score(known, labels)
-    # Shuffling keeps the sizes, so that the index grows with the squared counts of the contingency table alone.
+    # Shuffling keeps the sizes: the index then grows with the squared counts of the contingency table alone.
     shuffled = rng.permuted(np.tile(labels, (n_permutations + 1, 1)), axis=1)
     shuffled[0] = labels
     kinds = known[:, None] == np.unique(known)
