@@ -3,6 +3,7 @@
     python scripts/zoo.py train   [--method byol] [--seed 1] --images FOLDER   all runs, or some
     python scripts/zoo.py tune    --method byol --images FOLDER lr=0.1,0.3 tau=0.1,0.2
     python scripts/zoo.py publish --images FOLDER                              what is done, into the package
+    python scripts/zoo.py verify  --images FOLDER                              what is in the package
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg; "cifar10" is torchvision's copy. Runs are kept under
 runs/zoo and taken up where they were left. On 8 GPUs: torchrun --nproc-per-node 8 scripts/zoo.py train ...
@@ -21,13 +22,14 @@ import mgmlib as mgm
 from mgmlib.atomic import write_whole
 from mgmlib.pretrain import parallel
 from mgmlib.pretrain.evaluate import quality
-from mgmlib.pretrain.publish import publish, publish_initial
+from mgmlib.pretrain.publish import embed_manifolds, publish, publish_initial
 from mgmlib.pretrain.train import Trainer, log_spaced
-from mgmlib.pretrain.zoo import ASSETS, INITIAL, SEEDS, ZOO, runs, varied, zoo_config
+from mgmlib.pretrain.zoo import ASSETS, INITIAL, SEEDS, ZOO, manifolds, runs, varied, zoo_config
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = {"simclr-v1", "dino-vit"}  # whose metrics are followed through training
 N_VALIDATION = 5000
+TOLERANCE = 0.01  # of embeddings on another machine; on the one that published them there is no difference
 
 
 def chosen(args):
@@ -48,10 +50,18 @@ def train(args):
         trainer = Trainer(zoo_config(name, seed), images, folder, device)
         keep = log_spaced(trainer.steps, 15) if name in WATCHED else ()
         trainer.run(snapshots=keep)
-        print(
-            f"{name} seed {seed}: {trainer.seconds / 60:.1f} minutes, loss {trainer.log[-1]['loss']:.3f}",
-            flush=True,
-        )
+        loss = f"{trainer.seconds / 60:.1f} minutes, loss {trainer.log[-1]['loss']:.3f}"
+        print(f"{name} seed {seed}: {loss}{_against_record(name, seed, folder)}", flush=True)
+
+
+def _against_record(name, seed, folder):
+    """Whether a run gave the weights that its record names; nothing where there is no record."""
+    record = ASSETS / f"runs/{name}-s{seed}.json"
+    if not record.is_file():
+        return ""
+    published = json.loads(record.read_text())["weights_sha256"]
+    same = json.loads((folder / "result.json").read_text())["weights_sha256"] == published
+    return f", weights {'the same as' if same else 'other than'} those published, bit for bit"
 
 
 def tune(args):
@@ -100,6 +110,24 @@ def publish_all(args):
             publish_initial(name, seed, train, test, ASSETS)
 
 
+def verify(args):
+    """Embed the manifolds again with the published weights, and compare with the published embeddings."""
+    test, wrong = mgm.load_images(args.images, split="test"), []
+    for name, seed, _ in chosen(args):
+        run = f"{name}-s{seed}"
+        if not (ASSETS / f"embeddings/{run}.safetensors").is_file():
+            continue
+        published, again = (
+            manifolds(run, ASSETS),
+            embed_manifolds(mgm.load_model(f"pocket:{name}", seed=seed), test),
+        )
+        off = max(float(np.linalg.norm(again[m].z - z.z) / np.linalg.norm(z.z)) for m, z in published.items())
+        print(f"{run}: relative difference {off:.1e}", flush=True)
+        wrong += [run] * (off > TOLERANCE)
+    if wrong:
+        raise SystemExit(f"more than {TOLERANCE} from the published embeddings: {', '.join(wrong)}")
+
+
 def _value(text):
     try:
         return json.loads(text)
@@ -112,7 +140,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "tune", "publish"))
+    parser.add_argument("what", choices=("train", "tune", "publish", "verify"))
     parser.add_argument("grid", nargs="*")
     parser.add_argument("--method", choices=tuple(ZOO))
     parser.add_argument("--seed", type=int)
@@ -120,7 +148,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs/zoo")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_intermixed_args()
-    {"train": train, "tune": tune, "publish": publish_all}[args.what](args)
+    {"train": train, "tune": tune, "publish": publish_all, "verify": verify}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import mgmlib as mgm
+import zoo as script
 from mgmlib.augment import STUDY_SETTINGS
 from mgmlib.data.images import Images
 from mgmlib.metrics import METRICS, manifold_metrics
@@ -153,6 +155,26 @@ def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, mon
     (tmp_path / f"assets/weights/{run}.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match="its sha256 is not the one of the run's record"):
         mgm.load_model("pocket:supervised")
+
+
+def test_verifying_passes_on_what_was_published_and_names_what_was_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "PER_CLASS", 6)
+    monkeypatch.setattr(publish, "N_VIEWS", 6)
+    monkeypatch.setattr(publish, "K", 5)
+    Trainer(tiny("byol"), pictures(), tmp_path / "run").run(progress=False)
+    images = pictures(per_class=6)
+    publish.publish("byol", tmp_path / "run", images, images, tmp_path)
+    monkeypatch.setattr(pocket, "ASSETS", tmp_path)
+    monkeypatch.setattr(script, "ASSETS", tmp_path)
+    monkeypatch.setattr(script.mgm, "load_images", lambda *_, **__: images)
+    asked = SimpleNamespace(method=None, seed=None, images="", out=tmp_path)
+    script.verify(asked)
+    assert capsys.readouterr().out == "byol-s0: relative difference 0.0e+00\n"
+    other = manifolds("byol-s0", tmp_path)
+    other["crop"].z[3] += 1
+    (tmp_path / "embeddings/byol-s0.safetensors").write_bytes(publish.to_bytes(other))
+    with pytest.raises(SystemExit, match="more than 0.01 from the published embeddings: byol-s0"):
+        script.verify(asked)
 
 
 # --- what is committed ---
