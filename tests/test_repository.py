@@ -25,8 +25,8 @@ MODULES = sorted(path.relative_to(ROOT) for path in ROOT.glob("mgmlib/**/*.py"))
 GENERATED = {".git", ".venv", "_build", "runs"}
 
 # Data flows one way: a part of mgmlib imports only what stands before it here.
-PARTS = ["atomic", "cache", "data", "steps", "augment", "models", "embed", "graph", "metrics"]
-PARTS += ["pretrain", "transfer", "compare", "study", "plots", "scorecard", "cluster"]
+PARTS = ["atomic", "cache", "data", "steps", "augment", "models", "embed", "layerwise", "graph", "metrics"]
+PARTS += ["wide_limit", "pretrain", "transfer", "compare", "study", "plots", "scorecard", "cluster"]
 TENSORS_ONLY = {"graph", "metrics"}  # these know nothing of images and models
 CORE = {"steps", "augment", "cache", "embed", "graph", "metrics"}  # what another project would import
 CORE_NEEDS = {"torch", "numpy", "numba"}

@@ -5,6 +5,7 @@ from mgmlib.metrics.alignment import alignment
 from mgmlib.metrics.alpha_req import alpha_req
 from mgmlib.metrics.calibration import Calibration, calibrate
 from mgmlib.metrics.contrastive_limit import contrastive_limit
+from mgmlib.metrics.cosine import mean_cosine
 from mgmlib.metrics.diameter import diameter
 from mgmlib.metrics.levina_bickel import levina_bickel
 from mgmlib.metrics.lidar import lidar
@@ -28,6 +29,7 @@ __all__ = [
     "levina_bickel",
     "lidar",
     "manifold_metrics",
+    "mean_cosine",
     "nesum",
     "point_metrics",
     "rankme",
