@@ -41,7 +41,8 @@ def resnet_limit(encoder, images):
             stride *= convolution.stride[0]
     if not steps or not hasattr(net, "maxpool"):
         raise ValueError(f"encoder: {encoder.name} is not a timm ResNet")
-    rows = torch.from_numpy(embed_layers(encoder, images, ["maxpool"], pool="flatten")["maxpool"])
+    stem = encoder.at("maxpool", pool="flatten")  # which ends the forward pass there
+    rows = torch.from_numpy(embed_layers(stem, images, [None])[None])
     channels = net.layer1[0].conv1.in_channels
     side = round((rows.shape[1] / channels) ** 0.5)
     maps = rows.view(len(images), channels, side, side)[:, :, ::stride, ::stride]

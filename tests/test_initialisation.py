@@ -179,6 +179,20 @@ def test_branches_are_zero_and_are_switched_on(resnet):
     assert all((dict(other.named_parameters())[name] == 1).all() for name in weights)
 
 
+def test_branches_of_a_vision_transformer_keep_the_variance(vit):
+    for block in with_branches(vit).net.blocks:
+        for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+            assert layer.weight.std() * layer.in_features**0.5 == pytest.approx(1, abs=1e-5)
+    classes, weights = changed(vit, with_branches(vit))
+    assert not classes and len(weights) == 4 * len(vit.net.blocks)
+
+
+def test_branches_of_a_convnext_are_switched_on():
+    encoder = network("convnext_atto")
+    _, weights = changed(encoder, with_branches(encoder))
+    assert weights == {name for name, p in encoder.named_parameters() if name.endswith(".gamma")}
+
+
 def test_without_skip_a_block_is_its_branch(resnet, vit):
     x = torch.randn(2, 64, 8, 8, generator=torch.Generator().manual_seed(0))
     block, full = (e.net.layer1[0] for e in (without_skip(resnet), with_branches(resnet)))
@@ -205,8 +219,11 @@ def test_statistics_of_a_batch_are_those_of_training(resnet):
 
 
 def test_surgery_refuses_what_it_does_not_know(vit):
-    with pytest.raises(ValueError, match="no residual blocks"):
-        with_branches(vit)
+    mixer = network("mixer_s32_224")
+    with pytest.raises(ValueError, match="no blocks of timm's ResNet, ConvNeXt or ViT"):
+        with_branches(mixer)
+    with pytest.raises(ValueError, match="no blocks of timm's ResNet, ConvNeXt or ViT"):
+        without_skip(mixer)
     with pytest.raises(ValueError, match="no batch normalisation"):
         with_statistics_of(vit, IMAGES)
 

@@ -46,8 +46,7 @@ def replaced(encoder, kind, make):
     Parameters
     ----------
     encoder : Encoder
-    kind : class, or tuple of classes
-        Subclasses are left alone: the class must be this one.
+    kind : class
     make : callable
         Submodule to what stands in its place.
 
@@ -60,12 +59,10 @@ def replaced(encoder, kind, make):
     ValueError
         If there is no such submodule.
     """
-    kinds = kind if isinstance(kind, tuple) else (kind,)
     other = copy.deepcopy(encoder)
-    targets = [name for name, module in other.net.named_modules() if type(module) in kinds]
+    targets = [name for name, module in other.net.named_modules() if isinstance(module, kind)]
     if not targets:
-        names = ", ".join(k.__name__ for k in kinds)
-        raise ValueError(f"kind: {encoder.name} has no submodule of class {names}")
+        raise ValueError(f"kind: {encoder.name} has no submodule of class {kind.__name__}")
     for name in targets:
         parent, _, child = name.rpartition(".")
         setattr(other.net.get_submodule(parent), child, make(other.net.get_submodule(name)))
@@ -73,14 +70,36 @@ def replaced(encoder, kind, make):
 
 
 def with_branches(encoder):
-    """A copy of a timm ResNet whose residual branches are as large as their shortcuts.
+    """A copy of a timm network whose residual branches start at full size.
 
-    timm starts them at zero: the weight of each block's last normalisation is 0 (Goyal et al. 2017, section
-    5.1). Here it is 1.
+    timm starts those of a ResNet at 0 (the weight of each block's last normalisation, Goyal et al. 2017,
+    section 5.1) and those of a ConvNeXt at 1e-6 (layer scale): here they are 1. It draws the linear layers of
+    a vision transformer with standard deviation 0.02 whatever their width: here it is 1 / √inputs.
+
+    Raises
+    ------
+    ValueError
+        If the network is of none of these kinds.
     """
-    other = copy.deepcopy(encoder)
-    for block in _residual_blocks(other):
-        nn.init.ones_((block.bn3 if hasattr(block, "bn3") else block.bn2).weight)
+    from timm.models.convnext import ConvNeXtBlock
+    from timm.models.resnet import BasicBlock, Bottleneck
+    from timm.models.vision_transformer import Block
+
+    other, met = copy.deepcopy(encoder), False
+    for block in other.net.modules():
+        if isinstance(block, BasicBlock | Bottleneck):
+            nn.init.ones_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight)
+        elif isinstance(block, ConvNeXtBlock):
+            nn.init.ones_(block.gamma)
+        elif isinstance(block, Block):
+            for layer in block.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.weight.data *= layer.in_features**-0.5 / layer.weight.std()
+        else:
+            continue
+        met = True
+    if not met:
+        raise ValueError(f"encoder: {encoder.name} has no blocks of timm's ResNet, ConvNeXt or ViT")
     return other
 
 
@@ -89,12 +108,16 @@ def without_skip(encoder):
 
     A ResNet's branches are made as large as in `with_branches`: without both, nothing would be left.
     """
+    from timm.models.resnet import BasicBlock, Bottleneck
     from timm.models.vision_transformer import Block
 
-    if any(type(module) is Block for module in encoder.net.modules()):
+    if any(isinstance(module, Block) for module in encoder.net.modules()):
         return replaced(encoder, Block, _WithoutSkip)
     other = with_branches(encoder)
-    for block in _residual_blocks(other):
+    blocks = [module for module in other.net.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    if not blocks:
+        raise ValueError(f"encoder: {encoder.name} has no blocks of timm's ResNet or ViT")
+    for block in blocks:
         block.downsample = _Nothing()
     return other
 
@@ -121,13 +144,3 @@ def with_statistics_of(encoder, images):
     with torch.inference_mode():
         torch.optim.swa_utils.update_bn([images], other)
     return other.eval()
-
-
-def _residual_blocks(encoder):
-    """Blocks of a timm ResNet."""
-    from timm.models.resnet import BasicBlock, Bottleneck
-
-    blocks = [m for m in encoder.net.modules() if isinstance(m, BasicBlock | Bottleneck)]
-    if not blocks:
-        raise ValueError(f"encoder: {encoder.name} has no residual blocks of timm's ResNets")
-    return blocks

@@ -53,7 +53,9 @@ for _name in ("simclr-v1", "simclr-v2"):
 # What did best on held-out images, where that is not the default; `trials` has what was tried.
 _TUNED = {
     "byol": {"lr": 0.3, "options": {"momentum": 0.97}},
+    "moco-v2": {"lr": 0.3},
     "supervised": {"lr": 0.3},
+    "swav": {"lr": 0.3, "options": {"epsilon": 0.03}},
 }
 for _name, _chosen in _TUNED.items():
     ZOO[_name] |= _chosen
