@@ -94,8 +94,7 @@ def run(name, assignments, file):
     notebook = read_source(source)
     known = declared(notebook)
     values = read_values(known, assignments, file)
-    if "scorecard" in known:  # a reader's verdicts are no part of the book
-        values.setdefault("scorecard", str(RUNS / "scorecard"))
+    values = beside_the_book(values, known)
     for key, value in values.items():
         if isinstance(value, str) and value and Path(value).expanduser().exists():  # as the reader sees it
             values[key] = str(Path(value).expanduser().resolve())
@@ -107,6 +106,11 @@ def run(name, assignments, file):
     finally:
         if output.exists():
             print(f"notebook: {output}\npage:     {as_page(output)}")
+
+
+def beside_the_book(values, known):
+    """A reader's values, with a scorecard of the reader's own where the notebook writes one."""
+    return {"scorecard": str(RUNS / "scorecard")} | values if "scorecard" in known else values
 
 
 def as_page(path):

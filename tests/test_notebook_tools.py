@@ -8,7 +8,7 @@ from PIL import Image, PngImagePlugin
 
 from notebook_parameters import ParameterError, declared, read_values
 from notebook_twins import differences, normalise, plain_png, read_source, write
-from notebooks import run_notebook
+from notebooks import RUNS, beside_the_book, run_notebook
 
 SOURCE = """---
 kernelspec:
@@ -114,6 +114,15 @@ def test_a_file_that_does_not_fit_is_an_error(known, tmp_path, text, message):
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ParameterError, match=message):
         read_values(known, "", file)
+
+
+def test_a_readers_verdicts_go_to_the_readers_runs():
+    assert beside_the_book({"k": 3}, {"k": ..., "scorecard": ...}) == {
+        "k": 3,
+        "scorecard": str(RUNS / "scorecard"),
+    }
+    assert beside_the_book({"scorecard": "mine"}, {"scorecard": ...}) == {"scorecard": "mine"}
+    assert beside_the_book({"k": 3}, {"k": ...}) == {"k": 3}
 
 
 def test_plain_png_keeps_the_picture_and_drops_the_notes():
