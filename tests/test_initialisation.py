@@ -182,7 +182,7 @@ def test_branches_are_zero_and_are_switched_on(resnet):
 def test_branches_of_a_vision_transformer_keep_the_variance(vit):
     for block in with_branches(vit).net.blocks:
         for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
-            assert layer.weight.std() * layer.in_features**0.5 == pytest.approx(1, abs=1e-5)
+            assert float(layer.weight.std()) * layer.in_features**0.5 == pytest.approx(1, abs=1e-5)
     classes, weights = changed(vit, with_branches(vit))
     assert not classes and len(weights) == 4 * len(vit.net.blocks)
 
