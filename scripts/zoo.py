@@ -99,13 +99,14 @@ def _score(trainer, kept, held_out):
 
 
 def publish_all(args):
-    """Publish every finished run and every untrained network that has no record yet."""
+    """Publish every finished run that was asked for and, if all were, every untrained network."""
     train, test = (mgm.load_images(args.images, split=part) for part in ("train", "test"))
     for name, seed, folder in chosen(args):
         if (folder / "result.json").is_file() and not (ASSETS / f"runs/{name}-s{seed}.json").is_file():
             publish(name, folder, train, test, ASSETS)
             print(f"{name} seed {seed}: published", flush=True)
-    for name, seed in itertools.product(INITIAL, range(SEEDS)):
+    untrained = itertools.product(INITIAL, range(SEEDS)) if args.method is None else ()
+    for name, seed in untrained:
         if not (ASSETS / f"runs/{name}-s{seed}.json").is_file():
             publish_initial(name, seed, train, test, ASSETS)
 
