@@ -50,6 +50,8 @@ def _solve_block(gram, where, decay, rounding, tol, given, near, theta, kkt, cer
         if not given:
             best = np.full(len(chosen), -np.inf, gram.dtype)
             merge_row(inner[query], 0, half[tile], query, best, chosen)
-        target = np.empty(len(chosen) + 1)
-        kernel_row(inner, np.append(chosen, query), len(chosen), decay, target)
-        kkt[point], certain[point] = solve_one(inner, chosen, decay, target[:-1], rounding, tol, theta[point])
+        m = len(chosen)
+        target, kernel, known = np.empty(m + 1), np.empty((m, m)), np.zeros(m, np.bool_)
+        kernel_row(inner, np.append(chosen, query), m, decay, target)
+        of_query = target[:m], rounding, tol, theta[point]
+        kkt[point], certain[point] = solve_one(kernel, known, inner, chosen, decay, *of_query)
