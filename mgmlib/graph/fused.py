@@ -44,7 +44,7 @@ def solve_block(points, block, tol, threads):
 
 @numba.njit(parallel=True, cache=True)
 def _solve_groups(gram, kernel, where, decay, near, theta, kkt):
-    """Blocks in which all others of a tile are candidates: their kernel values are made once for all queries."""
+    """Blocks in which all others of a tile are candidates: kernel values are made once for all queries."""
     half, n = _halves(gram, decay), gram.shape[1]
     known, columns = np.ones(n, np.bool_), np.arange(n)
     for point in numba.prange(len(where)):

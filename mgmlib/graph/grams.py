@@ -1,4 +1,4 @@
-"""Float64 inner products of sets of rows with themselves, on the CPU: each pair once, rows widened on the way.
+"""Float64 inner products of sets of rows with themselves, on the CPU: each pair once, rows widened first.
 
 A matrix product of 50 rows reaches half the speed of a large one. There, three rows meet three at a time, in
 registers.
@@ -41,7 +41,7 @@ def grams(raw, ids, shift, scale, center):
 
 
 def by_strips(rows, out):
-    """Inner products of ``rows`` (n, d) with themselves into ``out`` (n, n): the upper half, and its mirror."""
+    """Inner products of ``rows`` (n, d) with themselves into ``out`` (n, n): half of them, and its mirror."""
     for start in range(0, len(rows), STRIP):
         end = start + STRIP
         torch.mm(rows[start:end], rows[start:].T, out=out[start:end, start:])
