@@ -61,8 +61,8 @@ def solve_one(kernel, known, inner, near, decay, target, rounding, tol, theta):
     from the inner products ``inner`` of all points at the columns ``near`` (m,).
 
     With P the passive set in order of entry and K_PP = LLᵀ, L⁻¹ [K_P: | I] is kept row by row (``basis``),
-    and of the row [c | 0] what the rows so far leave (``rest``): the negative gradient at the optimum on P, and
-    minus that optimum. A new member costs one pass over the rows. (Small functions on plain arrays: numba
+    and of the row [c | 0] what the rows so far leave (``rest``): the negative gradient at the optimum on P,
+    and minus that optimum. A new member costs one pass over the rows. (Small functions on plain arrays: numba
     counts references of what it passes on.)
 
     ``rounding`` is the error of a kernel value, 0 for float64. Returns the largest violation of the
