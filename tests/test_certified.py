@@ -86,10 +86,10 @@ def test_certificates_agree():
     query /= np.linalg.norm(query, axis=1, keepdims=True)
     kernel = 0.5 + 0.5 * features @ features.transpose(0, 2, 1)
     target = 0.5 + 0.5 * np.einsum("qmd,qd->qm", features, query)
-    near, both = np.arange(12), []
+    near, known, both = np.arange(12), np.ones(12, bool), []
     for k, c in zip(kernel, target, strict=True):
         theta = np.zeros(12)
-        both.append((lawson_hanson.solve_one(k, near, lawson_hanson.GIVEN, c, 2e-4, 1e-6, theta)[1], theta))
+        both.append((lawson_hanson.solve_one(k, known, k, near, 0.0, c, 2e-4, 1e-6, theta)[1], theta))
     theta = torch.tensor(np.stack([theta for _, theta in both]))
     found = tableau.certain(torch.tensor(kernel), torch.tensor(target), theta, 2e-4, 1e-6).numpy()
     loop = np.array([certain for certain, _ in both])

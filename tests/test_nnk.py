@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import mgmlib as mgm
 from mgmlib.graph import authors, lawson_hanson, tableau, tiles
+from mgmlib.graph.points import check_points
 from tests.truth import clustered, known_neighborhoods, reference_weights, rotation
 
 ENGINES = ["numba", "torch"]
@@ -173,6 +174,24 @@ def test_large_groups_give_the_same_answer(monkeypatch, kernel):
         large = mgm.nnk(z, 20, block_bytes=block_bytes, **kernel)
         np.testing.assert_array_equal(large.indices, small.indices)
         np.testing.assert_allclose(large.weights, small.weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("kernel", [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 1.0}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 50, 128, 129, 300])
+def test_grams_of_any_size_are_the_plain_products(n, dtype, kernel):
+    """In registers and by strips, rows out of order, the mean subtracted or not."""
+    rng = np.random.default_rng(n)
+    z = (rng.standard_normal((2 * n + 3, 37)) + 2).astype(dtype)
+    points, ids = check_points(z, **kernel), rng.permutation(2 * n + 3)[: 2 * n].reshape(2, n)
+    rows = z.astype(float)
+    mean, norm = rows.mean(0), np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / norm if kernel["kernel"] == "cosine" else rows - mean
+    for center in (False, True):
+        of_set = rows[ids] - center * rows[ids].mean(1, keepdims=True)
+        found = points.gram(torch.tensor(ids), center=center)
+        np.testing.assert_allclose(found, of_set @ of_set.transpose(0, 2, 1), atol=1e-12)
+        np.testing.assert_array_equal(found, found.mT)
 
 
 def test_thread_count_and_kinds_of_input_change_nothing():

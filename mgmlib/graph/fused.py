@@ -31,25 +31,68 @@ def solve_block(points, block, tol, threads):
     theta, kkt = np.zeros((len(where), block.m)), np.empty(len(where))
     certain = np.zeros(len(where), bool)
     decay = 0.0 if points.kernel == "cosine" else 0.5 / points.bandwidth**2
-    rounding = points.rounding[1] if gram.dtype == np.float32 else 0.0
-    options = decay, rounding, tol, given
-    with_threads(threads, _solve_block, gram, where, *options, near, theta, kkt, certain)
+    if block.m == gram.shape[1] - 1 and not given:
+        square = block.gram.diagonal(dim1=1, dim2=2)
+        kernel = points.kernel_values(block.gram, square[:, :, None], square[:, None, :]).numpy()
+        with_threads(threads, _solve_groups, gram, kernel, where, decay, near, theta, kkt)
+    else:
+        rounding = points.rounding[1] if gram.dtype == np.float32 else 0.0
+        options = decay, rounding, tol, given
+        with_threads(threads, _solve_block, gram, where, *options, near, theta, kkt, certain)
     return tuple(torch.from_numpy(array) for array in (near, theta, kkt, certain))
 
 
 @numba.njit(parallel=True, cache=True)
+def _solve_groups(gram, kernel, where, decay, near, theta, kkt):
+    """Blocks in which all others of a tile are candidates: kernel values are made once for all queries."""
+    half, n = _halves(gram, decay), gram.shape[1]
+    known, columns = np.ones(n, np.bool_), np.arange(n)
+    for point in numba.prange(len(where)):
+        tile, query = where[point]
+        among = kernel[tile]
+        target, weights = among[query].copy(), np.zeros(n)
+        target[query] = -np.inf  # no candidate of itself
+        kkt[point] = solve_one(among, known, among, columns, decay, target, 0.0, 0.0, weights)[0]
+        _rank(gram[tile, query] - half[tile], query, near[point])
+        theta[point] = weights[near[point]]
+
+
+@numba.njit(cache=True)
+def _rank(score, query, near):
+    """All but the query, best score first, ties by column: each at the number of those before it."""
+    score[query] = -np.inf
+    for i in range(len(score)):
+        before, own = 0, score[i]
+        for j in range(len(score)):
+            before += score[j] > own
+        for j in range(i):
+            before += score[j] == own
+        if i != query:
+            near[before] = i
+
+
+@numba.njit(parallel=True, cache=True)
 def _solve_block(gram, where, decay, rounding, tol, given, near, theta, kkt, certain):
+    half = _halves(gram, decay)
+    for point in numba.prange(len(where)):
+        tile, query = where[point]
+        inner, chosen = gram[tile], near[point]
+        m = len(chosen)
+        if not given:
+            best = np.full(m, -np.inf, gram.dtype)
+            merge_row(inner[query], 0, half[tile], query, best, chosen)
+        target, kernel, known = np.empty(m + 1), np.empty((m, m)), np.zeros(m, np.bool_)
+        kernel_row(inner, np.append(chosen, query), m, decay, target)
+        of_query = target[:m], rounding, tol, theta[point]
+        kkt[point], certain[point] = solve_one(kernel, known, inner, chosen, decay, *of_query)
+
+
+@numba.njit(cache=True)
+def _halves(gram, decay):
+    """(G, n) half the squared norms, which rank by distance what inner products alone rank by angle (RBF)."""
     half = np.zeros(gram.shape[:2], gram.dtype)
     if decay > 0:
         for tile in range(len(gram)):
             for j in range(gram.shape[1]):
                 half[tile, j] = gram[tile, j, j] / 2
-    for point in numba.prange(len(where)):
-        tile, query = where[point]
-        inner, chosen = gram[tile], near[point]
-        if not given:
-            best = np.full(len(chosen), -np.inf, gram.dtype)
-            merge_row(inner[query], 0, half[tile], query, best, chosen)
-        target = np.empty(len(chosen) + 1)
-        kernel_row(inner, np.append(chosen, query), len(chosen), decay, target)
-        kkt[point], certain[point] = solve_one(inner, chosen, decay, target[:-1], rounding, tol, theta[point])
+    return half

@@ -7,7 +7,7 @@ import torch
 STATIONARY = 1e-13  # a gradient below it counts as zero
 DEPENDENT = 2e-15  # a squared residual below it counts as a linear dependence: a few roundings
 STEPS = 10  # at most STEPS · k pivots a point; the mean is about the number of neighbours
-COSINE, GIVEN = 0.0, -1.0  # in the place of the RBF decay; GIVEN: inner products are kernel values already
+COSINE = 0.0  # in the place of the RBF decay
 OPEN, PASSIVE, PASSED_OVER = 0, 1, 2  # states of a candidate
 
 
@@ -47,27 +47,32 @@ def with_threads(threads, function, *arguments):
 @numba.njit(parallel=True, cache=True)
 def _solve_all(kernel, target, theta):
     near = np.arange(target.shape[1])
+    known = np.ones(len(near), np.bool_)
     for point in numba.prange(len(target)):
-        solve_one(kernel[point], near, GIVEN, target[point], 0.0, 0.0, theta[point])
+        given = kernel[point]
+        solve_one(given, known, given, near, COSINE, target[point], 0.0, 0.0, theta[point])
 
 
 @numba.njit(cache=True, error_model="numpy")
-def solve_one(inner, near, decay, target, rounding, tol, theta):
-    """One point: ``near`` (m,) columns of ``inner`` (n, n), ``target`` (m,); θ is written into zeros (m,).
+def solve_one(kernel, known, inner, near, decay, target, rounding, tol, theta):
+    """One point: ``target`` (m,), c; θ is written into zeros (m,). A target of −∞ marks no candidate.
 
-    K = LLᵀ on the passive set is factored with all of its columns, ``basis`` = L⁻¹K: a new member costs one
-    pass over them, the gradient at the optimum is c − basisᵀy with Ly = c, and a row of K is read only when
-    its candidate enters. (Small functions on plain arrays: numba counts references of what it passes on.)
+    ``kernel`` (m, m) holds the rows of K that are ``known``; the others are made when their candidate enters,
+    from the inner products ``inner`` of all points at the columns ``near`` (m,).
+
+    With P the passive set in order of entry and K_PP = LLᵀ, L⁻¹ [K_P: | I] is kept row by row (``basis``),
+    and of the row [c | 0] what the rows so far leave (``rest``): the negative gradient at the optimum on P,
+    and minus that optimum. A new member costs one pass over the rows. (Small functions on plain arrays: numba
+    counts references of what it passes on.)
 
     ``rounding`` is the error of a kernel value, 0 for float64. Returns the largest violation of the
     optimality conditions, and whether the set θ > tol is beyond doubt to first order in ``rounding``.
     """
     m = len(target)
-    kernel, known = np.empty((m, m)), np.zeros(m, np.bool_)  # rows of K as they are needed
-    basis, factor = np.empty((m, m)), np.empty((m, m))  # rows in order of entry; the diagonal of L inverted
-    y, trial = np.empty(m), np.empty(m)
-    chosen, state = np.empty(m, np.int64), np.zeros(m, np.int8)
-    gradient, least = target.copy(), max(DEPENDENT, rounding)
+    basis, rest, share, y = np.empty((m, 2 * m)), np.zeros(2 * m), np.empty(m), np.empty(m)
+    chosen, order, state = np.empty(m, np.int64), np.arange(m), np.zeros(m, np.int8)
+    gradient, trial, least = rest[:m], rest[m:], max(DEPENDENT, rounding)
+    gradient[:] = target
     n = 0
     for _ in range(STEPS * m):
         j = _steepest(gradient, state)
@@ -77,29 +82,29 @@ def solve_one(inner, near, decay, target, rounding, tol, theta):
         if not known[j]:
             kernel_row(inner, near, j, decay, kernel[j])
             known[j] = True
-        if not _append(kernel[j], target, least, j, n, basis, factor, y):
-            continue
-        _optimum(factor, y, n + 1, trial)
-        if trial[n] <= 0:  # only rounding brings it here: its gradient was noise
+        if not _append(kernel[j], least, j, n, order, basis, rest, share, y):
             continue
         chosen[n], state[j] = j, PASSIVE
-        n, before = n + 1, n
+        n += 1
         leaving = _advance(trial, chosen, n, theta)
         while leaving >= 0:
-            end, n, before = n, leaving, 0
+            end, n = n, leaving
+            gradient[:], trial[:] = target, 0.0
+            subtract(rest, y, basis, order, n)
             for at in range(leaving, end):  # the rows below the one that left are factored anew
                 j = chosen[at]
-                if at > leaving and _append(kernel[j], target, least, j, n, basis, factor, y):
+                if at > leaving and _append(kernel[j], least, j, n, order, basis, rest, share, y):
                     chosen[n] = j
                     n += 1
                 else:
                     theta[j], state[j] = 0.0, OPEN
             _reopen(state)
-            _optimum(factor, y, n, trial)
             leaving = _advance(trial, chosen, n, theta)
-        _descend(target, basis, y, before, n, gradient)
-    worst = _violation(kernel, target, chosen[:n], theta, gradient)
-    return worst, rounding > 0 and _certain(factor, chosen[:n], state, theta, gradient, trial, rounding, tol)
+    passive, inverse = chosen[:n], basis[:n, m : m + n]
+    worst = _violation(kernel, target, passive, share, theta, gradient)
+    if worst > STATIONARY and _refine(inverse, passive, gradient, share, theta):
+        worst = _violation(kernel, target, passive, share, theta, gradient)
+    return worst, rounding > 0 and _certain(inverse, state, theta, gradient, rounding, tol)
 
 
 @numba.njit(cache=True)
@@ -119,61 +124,60 @@ def kernel_row(inner, near, a, decay, out):
     if decay == COSINE:
         for i in range(m):
             out[i] = 0.5 + 0.5 * row[near[i]]
-    elif decay == GIVEN:
-        for i in range(m):
-            out[i] = row[near[i]]
     else:
         for i in range(m):
             squared = row[near[a]] + inner[near[i], near[i]] - 2.0 * row[near[i]]
             out[i] = np.exp(-decay * max(squared, 0.0))
 
 
+@numba.njit(cache=True)
+def subtract(out, share, rows, which, n):
+    """``out`` less ``share`` of the first ``n`` of ``rows[which]``; four at a time save memory traffic."""
+    size, whole = len(out), n - n % 4
+    for s in range(0, whole, 4):
+        a, b, c, d = rows[which[s]], rows[which[s + 1]], rows[which[s + 2]], rows[which[s + 3]]
+        of_a, of_b, of_c, of_d = share[s], share[s + 1], share[s + 2], share[s + 3]
+        for i in range(size):
+            out[i] -= of_a * a[i] + of_b * b[i] + of_c * c[i] + of_d * d[i]
+    for s in range(whole, n):
+        a, of_a = rows[which[s]], share[s]
+        for i in range(size):
+            out[i] -= of_a * a[i]
+
+
 @numba.njit(cache=True, error_model="numpy")
-def _append(row, target, least, j, n, basis, factor, y):
+def _append(row, least, j, n, order, basis, rest, share, y):
     """Candidate ``j`` becomes row ``n`` of the factorisation; False when it depends on the rows above."""
-    new, left = basis[n], factor[n]
-    for i in range(len(new)):
+    m, width = len(row), len(row) + n + 1
+    new = basis[n]
+    for i in range(m):
         new[i] = row[i]
-    right = target[j]
+        new[m + i] = 0.0
+    new[m + n] = 1.0
     for s in range(n):
-        above = basis[s]
-        share = above[j]
-        left[s] = share
-        right -= share * y[s]
-        for i in range(len(new)):
-            new[i] -= share * above[i]
+        share[s] = basis[s, j]
+    subtract(new[:width], share, basis, order, n)
     if new[j] <= least * row[j]:
         return False
     inverse = 1.0 / np.sqrt(new[j])
-    for i in range(len(new)):
+    y[n] = right = rest[j] * inverse
+    for i in range(width):
         new[i] *= inverse
-    left[n], y[n] = inverse, right * inverse
+        rest[i] -= right * new[i]
     return True
-
-
-@numba.njit(cache=True)
-def _optimum(factor, y, n, trial):
-    """Weights that are optimal on the passive set, Lᵀ trial = y, into ``trial[:n]``."""
-    trial[:n] = y[:n]
-    for r in range(n - 1, -1, -1):
-        left = factor[r]
-        value = trial[r] * left[r]
-        trial[r] = value
-        for s in range(r):
-            trial[s] -= left[s] * value
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _advance(trial, chosen, n, theta):
-    """Move θ to the passive set's optimum or to where a first weight is zero: that member, or −1."""
+    """Move θ to the passive set's optimum, −trial, or to where a first weight is zero: that member, or −1."""
     step, leaving = 1.0, -1
     for r in range(n):
-        if trial[r] <= 0:
-            reach = theta[chosen[r]] / (theta[chosen[r]] - trial[r])
+        if trial[r] >= 0:
+            reach = theta[chosen[r]] / (theta[chosen[r]] + trial[r])
             if reach < step:
                 step, leaving = reach, r
     for r in range(n):
-        theta[chosen[r]] += step * (trial[r] - theta[chosen[r]])
+        theta[chosen[r]] -= step * (trial[r] + theta[chosen[r]])
     return leaving
 
 
@@ -186,45 +190,45 @@ def _reopen(state):
 
 
 @numba.njit(cache=True)
-def _descend(target, basis, y, before, n, gradient):
-    """The negative gradient at the optimum, c − basisᵀy, of which the first ``before`` terms are there."""
-    if before == 0:
-        gradient[:] = target
-    for r in range(before, n):
-        row, share = basis[r], y[r]
-        for i in range(len(gradient)):
-            gradient[i] -= share * row[i]
-
-
-@numba.njit(cache=True)
-def _violation(kernel, target, passive, theta, gradient):
+def _violation(kernel, target, passive, share, theta, gradient):
     """Largest violation of: gradient = 0 where θ > 0, no descent elsewhere; by the kernel, not the factor."""
     gradient[:] = target
-    for j in passive:
-        row, weight = kernel[j], theta[j]
-        for i in range(len(gradient)):
-            gradient[i] -= weight * row[i]
+    for r in range(len(passive)):
+        share[r] = theta[passive[r]]
+    subtract(gradient, share, kernel, passive, len(passive))
     worst = 0.0
     for i in range(len(gradient)):
         worst = max(worst, abs(gradient[i]) if theta[i] > 0 else gradient[i])
     return worst
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _certain(factor, passive, state, theta, gradient, column, rounding, tol):
+@numba.njit(cache=True)
+def _refine(inverse, passive, gradient, step, theta):
+    """One Newton step θ + K⁻¹·gradient on the passive set, K⁻¹ = L⁻ᵀL⁻¹; False where θ would not stay > 0."""
+    n = len(passive)
+    step[:n] = 0.0
+    for s in range(n):
+        share = 0.0
+        for r in range(s + 1):
+            share += inverse[s, r] * gradient[passive[r]]
+        for r in range(s + 1):
+            step[r] += share * inverse[s, r]
+    for r in range(n):
+        if theta[passive[r]] + step[r] <= 0:
+            return False
+    for r in range(n):
+        theta[passive[r]] += step[r]
+    return True
+
+
+@numba.njit(cache=True)
+def _certain(inverse, state, theta, gradient, rounding, tol):
     """Whether no error of ``rounding`` in K and c moves a weight across ``tol`` or a gradient across 0.
 
     To first order weights move by ‖K⁻¹‖ and gradients by 1 + ‖L⁻¹‖ times the error, on the passive set; both
     norms are bounded by the trace of K⁻¹ = ‖L⁻¹‖_F².
     """
-    n, trace = len(passive), 0.0
-    for c in range(n):  # column c of L⁻¹ by forward substitution
-        for r in range(c, n):
-            value = 1.0 if r == c else 0.0
-            for s in range(c, r):
-                value -= factor[r, s] * column[s]
-            column[r] = value * factor[r, r]
-            trace += column[r] ** 2
+    trace = (inverse * inverse).sum()
     for i in range(len(theta)):
         if state[i] == PASSIVE:
             if theta[i] - rounding * trace <= tol:

@@ -7,11 +7,11 @@ import numba
 import numpy as np
 import torch
 
+from mgmlib.graph.grams import by_strips, grams
+
 KERNELS = ("cosine", "rbf")
 LARGEST = 1e100  # coordinates beyond it would leave the float64 range once squared (RBF)
 ORDINARY = 1e-15, 1e15  # norms whose squares and inverses float32 holds
-CACHE_BYTES = 2**20  # of float64 rows that are multiplied at once: they stay in a core's cache
-STRIP = 128  # rows multiplied at once where a product is its own transpose
 SINGLE = 1e-6  # error of a float32 inner product of unit vectors: eight times its usual size at d = 2048
 
 
@@ -38,6 +38,11 @@ class Points:
             return 1.0
         blocks = torch.arange(len(self), device=self.device).split(8192)
         return max(float(self.rows(rows).square().sum(1).max()) for rows in blocks)
+
+    @cached_property
+    def scale(self):
+        """(N,) float64 factor that makes a float32 row what is served."""
+        return 1 / self.norm[:, 0]
 
     def __len__(self):
         return self.raw.shape[0]
@@ -92,21 +97,26 @@ class Points:
         return torch.cat([self.rows(rows) @ directions for rows in blocks])
 
     def gram(self, ids, dtype=torch.float64, center=False):
-        """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) ``dtype``."""
-        groups, n = ids.shape
-        multiply = _bmm_of_half if self.device.type == "cpu" else torch.bmm
-        gram = torch.empty(groups, n, n, dtype=dtype, device=self.device)
-        step = len(ids) if self.device.type != "cpu" else max(1, CACHE_BYTES // (8 * n * self.raw.shape[1]))
-        for part, out in zip(ids.split(step), gram.split(step), strict=True):
-            if self.kernel == "cosine" and self.ordinary and not center:  # n² divisions instead of n d
-                rows, norm = self.raw[part].to(dtype), self.norm[part].to(dtype)
-                multiply(rows, rows.mT, out=out).div_(norm * norm.mT)
-                continue
-            rows = self.rows(part).to(dtype)
-            if center:
-                rows -= rows.mean(-2, keepdim=True)
-            multiply(rows, rows.mT, out=out)
-        return gram
+        """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) ``dtype``.
+
+        In float32 on the CPU, rows of a set are distinct and sorted, and no mean is subtracted.
+        """
+        if self.device.type == "cpu" and dtype == torch.float64:
+            if self.raw.dtype == torch.float32:
+                return grams(self.raw, ids, self.shift[0], self.scale, center)
+            still, unit = torch.zeros_like(self.shift[0]), torch.ones(ids.shape[1], dtype=dtype)
+            place = torch.arange(ids.shape[1])[None]
+            return torch.cat([grams(self.rows(part), place, still, unit, center) for part in ids])
+        if self.device.type == "cpu":
+            gram = torch.empty(*ids.shape, ids.shape[1], dtype=dtype)
+            for members, out in zip(ids, gram, strict=True):
+                by_strips(self.keys(members, dtype), out)
+            return gram
+        rows = self.rows(ids)
+        if center:
+            rows -= rows.mean(-2, keepdim=True)
+        rows = rows.to(dtype)
+        return torch.bmm(rows, rows.mT)
 
     def kernel_values(self, gram, left, right):
         """Kernel values from inner products and the squared norms ``left``, ``right`` of their sides."""
@@ -154,19 +164,6 @@ def check_points(z, kernel="cosine", bandwidth=None, device=None):
     return Points(raw, kernel, None, peak, norm, torch.zeros(1, raw.shape[1], device=raw.device), extent=1.0)
 
 
-def _bmm_of_half(rows, columns, out):
-    """``torch.bmm`` of (G, n, d) rows with themselves: the upper half alone is computed, by strips."""
-    n = rows.shape[1]
-    if n <= 2 * STRIP:
-        return torch.bmm(rows, columns, out=out)
-    for start in range(0, n, STRIP):
-        end = start + STRIP
-        for tile, left, right in zip(out, rows, columns, strict=True):
-            torch.mm(left[start:end], right[:, start:], out=tile[start:end, start:])
-            tile[end:, start:end] = tile[start:end, end:].T
-    return out
-
-
 def _peaks(raw):
     """(N, 1) float64 powers of two that keep squares in range; float32 squares are in range as they are."""
     ones = torch.ones(len(raw), 1, dtype=torch.float64, device=raw.device)
@@ -193,8 +190,8 @@ def _squares(raw, out):
     """Float64 squared norms of float32 rows, in one pass."""
     for i in range(len(raw)):
         row, total = raw[i], 0.0
-        for value in row:
-            total += np.float64(value) * np.float64(value)
+        for t in range(len(row)):  # not over the values: that loop is not vectorised
+            total += np.float64(row[t]) * np.float64(row[t])
         out[i] = total
 
 

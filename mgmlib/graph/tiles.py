@@ -83,7 +83,9 @@ def _fill(queries, neighbors, hops, size, tile, queue, waiting, seen, at, member
     """Serve queries in breadth-first order while their surroundings fit; returns the number of members."""
     filled, first = 0, at[0]
     while at[0] < len(queries) and filled <= size:  # more than that only if one query alone needs it
-        if at[0] == at[1]:  # this part of the graph is done
+        if at[0] == at[1]:  # this part of the graph is done: the next one shares nothing with it
+            if 2 * filled >= size:
+                return filled
             while not waiting[queries[at[2]]]:
                 at[2] += 1
             waiting[queries[at[2]]] = False

@@ -1,0 +1,94 @@
+"""Float64 inner products of sets of rows with themselves, on the CPU: each pair once, rows widened first.
+
+A matrix product of 50 rows reaches half the speed of a large one. There, three rows meet three at a time, in
+registers.
+"""
+
+import numba
+import numpy as np
+import torch
+
+from mgmlib.graph.lawson_hanson import with_threads
+
+SMALL = 128  # rows of a set, beyond which matrix products are faster
+STRIP = 128  # rows multiplied at once by these
+
+
+def grams(raw, ids, shift, scale, center):
+    """Inner products of the rows (raw − shift) · scale of each set, less their mean on request.
+
+    Parameters
+    ----------
+    raw : (N, d) float tensor.
+    ids : (G, n) int64 rows of the sets.
+    shift : (d,) float64 tensor. scale : (N,) float64 tensor.
+    center : subtract the mean of the set from its rows.
+
+    Returns
+    -------
+    (G, n, n) float64 tensor.
+    """
+    gram = torch.empty(len(ids), ids.shape[1], ids.shape[1], dtype=torch.float64)
+    arrays = [tensor.contiguous().numpy() for tensor in (raw, ids, shift, scale)]
+    if ids.shape[1] <= SMALL:
+        with_threads(torch.get_num_threads(), _in_registers, *arrays, center, gram.numpy())
+        return gram
+    rows = torch.empty(ids.shape[1], raw.shape[1], dtype=torch.float64)
+    for members, out in zip(arrays[1], gram, strict=True):
+        _widen(arrays[0], members, *arrays[2:], center, rows.numpy())
+        by_strips(rows, out)
+    return gram
+
+
+def by_strips(rows, out):
+    """Inner products of ``rows`` (n, d) with themselves into ``out`` (n, n): half of them, and its mirror."""
+    for start in range(0, len(rows), STRIP):
+        end = start + STRIP
+        torch.mm(rows[start:end], rows[start:].T, out=out[start:end, start:])
+        out[end:, start:end] = out[start:end, end:].T
+
+
+@numba.njit(parallel=True, cache=True)
+def _in_registers(raw, ids, shift, scale, center, gram):
+    for at in numba.prange(len(ids)):
+        n, padded = ids.shape[1], (ids.shape[1] + 2) // 3 * 3
+        rows, products = np.empty((padded, raw.shape[1])), np.empty((padded, padded))
+        rows[n:] = 0.0
+        _widen(raw, ids[at], shift, scale, center, rows[:n])
+        for j in range(0, n, 3):
+            for i in range(0, j + 3, 3):
+                _nine(rows[i], rows[i + 1], rows[i + 2], rows[j], rows[j + 1], rows[j + 2], products, i, j)
+        for i in range(n):
+            for j in range(i, n):
+                gram[at, i, j] = gram[at, j, i] = products[i, j]
+
+
+@numba.njit(cache=True)
+def _widen(raw, members, shift, scale, center, out):
+    """The rows of one set, (n, d) float64, into ``out``."""
+    mean = np.zeros(raw.shape[1])
+    for i in range(len(members)):
+        row, to, factor = raw[members[i]], out[i], scale[members[i]]
+        for t in range(len(mean)):
+            to[t] = (row[t] - shift[t]) * factor
+            mean[t] += to[t]
+    if center:
+        mean /= len(members)
+        for i in range(len(members)):
+            to = out[i]
+            for t in range(len(mean)):
+                to[t] -= mean[t]
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "contract"})
+def _nine(a, b, c, p, q, r, out, i, j):
+    """The nine products of three rows with three others, into ``out`` from (i, j) on."""
+    ap = aq = ar = bp = bq = br = cp = cq = cr = 0.0
+    for t in range(len(a)):
+        x, y, z, u, v, w = a[t], b[t], c[t], p[t], q[t], r[t]
+        ap, aq, ar = ap + x * u, aq + x * v, ar + x * w
+        bp, bq, br = bp + y * u, bq + y * v, br + y * w
+        cp, cq, cr = cp + z * u, cq + z * v, cr + z * w
+    out[i, j], out[i, j + 1], out[i, j + 2] = ap, aq, ar
+    out[i + 1, j], out[i + 1, j + 1], out[i + 1, j + 2] = bp, bq, br
+    out[i + 2, j], out[i + 2, j + 1], out[i + 2, j + 2] = cp, cq, cr
