@@ -138,7 +138,7 @@ def gallery(images, columns, titles=None, frames=None, size=0.9):
 def heatmaps(grids, titles, fmt=".2f", **options):
     """Tables of numbers side by side, each with colours of its own scale, the rows shared."""
     rows, columns = next(iter(grids)).shape
-    figure, axes = panels(len(grids), width=1.1 + 0.55 * columns, height=0.9 + 0.25 * rows, sharey=True)
+    figure, axes = panels(len(grids), width=0.5 + 0.4 * columns, height=0.9 + 0.25 * rows, sharey=True)
     for ax, grid, title in zip(axes, grids, titles, strict=True):
         sns.heatmap(grid, annot=True, fmt=fmt, cbar=False, annot_kws={"size": 7}, ax=ax, **options)
         ax.set(xlabel="", ylabel="", title=title)
