@@ -48,9 +48,11 @@ pages: $(VENV)/installed  ## look at the built pages in headless Chromium (light
 		echo "The pages were NOT looked at in a browser: there is no chromedriver" \
 			"(Debian: apt-get install chromium chromium-driver)."; fi
 
+# Two at a time, the two longest first, one thread each.
 nbval: $(VENV)/installed  ## execute every notebook again and compare its outputs with the committed ones
-	JUPYTER_PREFER_ENV_PATH=1 $(RUN) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=900 \
-		--nbval-sanitize-with tests/nbval.cfg notebooks
+	printf '%s\n' notebooks/0[38]-*.ipynb $$(ls notebooks/*.ipynb | grep -v '/0[38]-') | \
+		OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1 xargs -P 2 -n 1 $(RUN) -m pytest -q --nbval \
+		--nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with tests/nbval.cfg
 
 bench: $(VENV)/installed  ## the benchmarks: tests/benchmarks/bench_*.py
 	@set -e; for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) "$$script"; done
