@@ -93,8 +93,7 @@ def run(name, assignments, file):
     (source,) = sources([name])
     notebook = read_source(source)
     known = declared(notebook)
-    values = read_values(known, assignments, file)
-    values = beside_the_book(values, known)
+    values = beside_the_book(read_values(known, assignments, file), known)
     for key, value in values.items():
         if isinstance(value, str) and value and Path(value).expanduser().exists():  # as the reader sees it
             values[key] = str(Path(value).expanduser().resolve())

@@ -118,10 +118,8 @@ def verify(args):
         run = f"{name}-s{seed}"
         if not (ASSETS / f"embeddings/{run}.safetensors").is_file():
             continue
-        published, again = (
-            manifolds(run, ASSETS),
-            embed_manifolds(mgm.load_model(f"pocket:{name}", seed=seed), test),
-        )
+        published = manifolds(run, ASSETS)
+        again = embed_manifolds(mgm.load_model(f"pocket:{name}", seed=seed), test)
         off = max(float(np.linalg.norm(again[m].z - z.z) / np.linalg.norm(z.z)) for m, z in published.items())
         print(f"{run}: relative difference {off:.1e}", flush=True)
         wrong += [run] * (off > TOLERANCE)

@@ -35,25 +35,17 @@ INITIAL = {"random-resnet": "pocket-resnet", "random-vit": "pocket-vit"}
 
 _VIT = {"backbone": "pocket-vit", "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "clip": 1.0}
 
+_OTHERS = ("simsiam", "barlow-twins", "vicreg", "dino", "spectral", "align-uniform", "sigmoid")
+_LR = {"lr": 0.3}  # did best for most of those tried at several; `trials` has what was tried
 # Name -> what differs from `Config`'s defaults; "method" where the name is not the method's.
-ZOO = {name: {} for name in FOURTEEN} | {
-    "simsiam": {},
-    "barlow-twins": {},
-    "vicreg": {},
-    "dino": {},
-    "spectral": {},
-    "align-uniform": {},
-    "sigmoid": {},
+ZOO = {name: dict(_LR) for name in (*FOURTEEN, *_OTHERS)} | {
     "dino-vit": {"method": "dino"} | _VIT,
     "moco-v3-vit": {"method": "moco-v3"} | _VIT,
 }
 # SimCLR's published models take [0, 1] as it is (Table 10 of Ericsson et al.).
 for _name in ("simclr-v1", "simclr-v2"):
     ZOO[_name] |= {"mean": (0, 0, 0), "std": (1, 1, 1)}
-# The learning rate that did best for most of those tried at several; then what did best for one method.
-# Always on held-out images: `trials` has what was tried.
-for _name in (*FOURTEEN, "simsiam", "barlow-twins", "vicreg", "dino", "spectral", "align-uniform", "sigmoid"):
-    ZOO[_name] |= {"lr": 0.3}
+# What did best for one method, on held-out images.
 _TUNED = {
     "simclr-v1": {"lr": 0.1},
     "simclr-v2": {"lr": 0.1},  # as its predecessor
