@@ -40,6 +40,8 @@ _HOME = {  # public name -> the module that defines it
     "lidar": "metrics",
     "two_nn": "metrics",
     "levina_bickel": "metrics",
+    "cluster_learnability": "metrics",
+    "clid": "metrics",
 }
 _MODULES = ("models",)  # reached as attributes, too: mgm.models.table()
 __all__ = sorted(_HOME)

@@ -23,11 +23,12 @@ from mgmlib.atomic import write_whole
 from mgmlib.pretrain import parallel
 from mgmlib.pretrain.evaluate import quality
 from mgmlib.pretrain.publish import embed_manifolds, publish, publish_initial
+from mgmlib.pretrain.records import ASSETS, manifolds
 from mgmlib.pretrain.train import Trainer, log_spaced
-from mgmlib.pretrain.zoo import ASSETS, INITIAL, SEEDS, ZOO, manifolds, runs, varied, zoo_config
+from mgmlib.pretrain.zoo import INITIAL, SEEDS, ZOO, runs, varied, zoo_config
 
 ROOT = Path(__file__).resolve().parent.parent
-WATCHED = {"simclr-v1", "dino-vit"}  # whose metrics are followed through training
+WATCHED = {"simclr-v1", "dino", "dino-vit"}  # followed through training; the last two by one method
 N_VALIDATION = 5000
 TOLERANCE = 0.01  # of embeddings on another machine; on the one that published them there is no difference
 

@@ -18,22 +18,9 @@ from mgmlib.models import PUBLISHED
 from mgmlib.pretrain import pocket, publish
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.methods import METHODS
+from mgmlib.pretrain.records import ASSETS, geometry, manifolds, manifolds_file, records
 from mgmlib.pretrain.train import Trainer
-from mgmlib.pretrain.zoo import (
-    ASSETS,
-    FOURTEEN,
-    INITIAL,
-    PARADIGMS,
-    ZOO,
-    geometry,
-    manifolds,
-    paradigm,
-    recipe,
-    records,
-    runs,
-    varied,
-    zoo_config,
-)
+from mgmlib.pretrain.zoo import FOURTEEN, INITIAL, PARADIGMS, ZOO, paradigm, recipe, runs, varied, zoo_config
 
 RECORDS = sorted((ASSETS / "runs").glob("*.json"))
 TRAINED = [path for path in RECORDS if not path.name.startswith(tuple(INITIAL))]
@@ -172,7 +159,7 @@ def test_verifying_passes_on_what_was_published_and_names_what_was_not(tmp_path,
     assert capsys.readouterr().out == "byol-s0: relative difference 0.0e+00\n"
     other = manifolds("byol-s0", tmp_path)
     other["crop"].z[3] += 1
-    (tmp_path / "embeddings/byol-s0.safetensors").write_bytes(publish.to_bytes(other))
+    (tmp_path / "embeddings/byol-s0.safetensors").write_bytes(manifolds_file(other))
     with pytest.raises(SystemExit, match="more than 0.01 from the published embeddings: byol-s0"):
         script.verify(asked)
 

@@ -437,6 +437,58 @@ def test_distances_do_not_depend_on_blocks_and_stay_exact_far_from_the_origin():
         np.testing.assert_allclose(found / found[0, 0], expected / expected[0, 0], rtol=1e-6)
 
 
+# Cluster learnability
+
+
+def blobs(rng, classes=6, each=20, d=8, spread=1e-3):
+    return np.repeat(unit(rng.standard_normal((classes, d))), each, 0) + spread * rng.standard_normal(
+        (classes * each, d)
+    )
+
+
+def test_separate_clusters_are_learnt_at_once():
+    assert mgm.cluster_learnability(blobs(np.random.default_rng(0)), 6) == 1
+
+
+def test_clusters_within_noise_are_hard_to_learn():
+    """Two halves of an isotropic cloud in many dimensions: neighbours say little about the side."""
+    z = np.random.default_rng(0).standard_normal((400, 200))
+    assert 0.5 < mgm.cluster_learnability(z, 2) < 0.9
+    assert mgm.cluster_learnability(z) < 0.6
+
+
+def test_learnability_matches_scikit_learn():
+    """One half is known, the other asked: the plain way, with scikit-learn's classifier."""
+    from sklearn.cluster import KMeans
+    from sklearn.neighbors import KNeighborsClassifier
+
+    z = unit(np.random.default_rng(1).standard_normal((121, 5)))
+    labels = KMeans(11, n_init=3, random_state=3).fit_predict(z)
+    rng, scores = np.random.default_rng(3), []
+    for _ in range(4):
+        order = rng.permutation(121)
+        known, held = order[:61], order[61:]
+        model = KNeighborsClassifier(1, metric="cosine").fit(z[known], labels[known])
+        scores.append(model.score(z[held], labels[held]))
+    assert mgm.cluster_learnability(z, draws=4, seed=3) == pytest.approx(np.mean(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30, 1e200])
+def test_learnability_sees_neither_rotation_nor_scale(scale):
+    rng = np.random.default_rng(0)
+    z = blobs(rng, spread=0.3)
+    moved = z @ rotation(8, rng) * scale
+    assert mgm.cluster_learnability(moved) == pytest.approx(mgm.cluster_learnability(z), abs=0.02)
+
+
+def test_clid_adds_standardised_parts():
+    learnable, dimension = np.array([0.2, 0.4, 0.9]), np.array([3.0, 30.0, 12.0])
+    found = mgm.clid(learnable, dimension)
+    standard = [(v - v.mean()) / v.std() for v in (learnable, dimension)]
+    assert found == pytest.approx(sum(standard)) and found.sum() == pytest.approx(0)
+    assert mgm.clid(10 * learnable + 1, dimension / 7) == pytest.approx(found), "no part has a scale"
+
+
 # Errors
 
 UNIT = np.eye(4)
@@ -471,6 +523,13 @@ NAN = np.array([[1.0, 0.0], [np.nan, 1.0], [0.0, 1.0]])
         (lambda: mgm.levina_bickel(UNIT, 4), "z: 4 neighbours need 5 distinct rows, got 4 of 4"),
         (lambda: mgm.levina_bickel(UNIT, 2), "k: expected 3 neighbours or more, got 2"),
         (lambda: mgm.levina_bickel(UNIT, 3, "median"), "variant: got 'median'"),
+        (lambda: mgm.cluster_learnability(NAN), r"z: row 1 holds NaN"),
+        (lambda: mgm.cluster_learnability(UNIT[:3]), "n_clusters: expected 2…N/2 for N = 3 rows, got 2"),
+        (lambda: mgm.cluster_learnability(0 * UNIT), "z: row 0, 1, 2, 3 is the zero vector"),
+        (lambda: mgm.cluster_learnability(UNIT, 3), "n_clusters: expected 2…N/2 for N = 4 rows, got 3"),
+        (lambda: mgm.cluster_learnability(UNIT, draws=0), "draws: expected at least 1"),
+        (lambda: mgm.clid([0.1, 0.2], [1.0]), "dimension: expected 2 finite numbers"),
+        (lambda: mgm.clid([0.1, 0.1], [1.0, 2.0]), "learnability: expected 2 finite numbers"),
     ],
 )
 def test_bad_input_is_named(call, message):

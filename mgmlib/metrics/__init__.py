@@ -4,6 +4,7 @@ from mgmlib.metrics.affinity import affinity
 from mgmlib.metrics.alignment import alignment
 from mgmlib.metrics.alpha_req import alpha_req
 from mgmlib.metrics.calibration import Calibration, calibrate
+from mgmlib.metrics.clid import clid, cluster_learnability
 from mgmlib.metrics.contrastive_limit import contrastive_limit
 from mgmlib.metrics.cosine import mean_cosine
 from mgmlib.metrics.diameter import diameter
@@ -24,6 +25,8 @@ __all__ = [
     "alignment",
     "alpha_req",
     "calibrate",
+    "clid",
+    "cluster_learnability",
     "contrastive_limit",
     "diameter",
     "levina_bickel",

@@ -12,7 +12,8 @@ from mgmlib.data import load_images
 from mgmlib.models.encoder import Encoder
 from mgmlib.models.weights import load_strict, read_weights
 from mgmlib.pretrain.backbones import backbone
-from mgmlib.pretrain.zoo import ASSETS, records, zoo_config
+from mgmlib.pretrain.records import ASSETS, records
+from mgmlib.pretrain.zoo import zoo_config
 from mgmlib.steps import Preprocessing
 
 

@@ -20,6 +20,7 @@ from mgmlib.pretrain.backbones import backbone
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.evaluate import quality
 from mgmlib.pretrain.pocket import encoder, network
+from mgmlib.pretrain.records import manifolds_file
 from mgmlib.pretrain.zoo import INITIAL
 
 PER_CLASS, N_IMAGES, N_VIEWS = 100, 20, 40
@@ -107,17 +108,6 @@ def measure(manifolds):
     return table, pd.concat(groups, names=["manifold"]).reset_index()
 
 
-def to_bytes(manifolds):
-    """A safetensors file: NAME.z float16, NAME.labels and NAME.groups int16, for each manifold."""
-    from safetensors.numpy import save
-
-    arrays = {}
-    for name, z in manifolds.items():
-        arrays |= {f"{name}.z": z.z.astype(np.float16)}
-        arrays |= {f"{name}.{key}": getattr(z, key).astype(np.int16) for key in ("labels", "groups")}
-    return save(arrays)
-
-
 def _publish_geometry(run, model, test, assets):
     """Write the tables of the output and of every layer, and of seed 0 the embeddings of the study."""
     manifolds = embed_manifolds(model, test, (*STUDY_SETTINGS, *UNSTUDIED))
@@ -131,7 +121,7 @@ def _publish_geometry(run, model, test, assets):
     write_whole(assets / "depth" / f"{run}.csv", _csv(pd.concat(depth)))
     if run.endswith("-s0"):
         studied = {name: z for name, z in manifolds.items() if name not in UNSTUDIED}
-        write_whole(assets / "embeddings" / f"{run}.safetensors", to_bytes(studied))
+        write_whole(assets / "embeddings" / f"{run}.safetensors", manifolds_file(studied))
 
 
 def _publish_training(run, config, folder, test, assets):
