@@ -58,8 +58,8 @@ def neighborhood(ax, points, query, near, kept, walls=None, title=""):
     sns.despine(ax=ax, left=True, bottom=True)
 
 
-def lines(ax, table, x, y, by, low=None, high=None, order=None, reference=None):
-    """One line a value of ``by``, with a band from ``low`` to ``high``, labelled at its right end."""
+def lines(ax, table, x, y, by, low=None, high=None, reference=None, legend=True):
+    """One line a value of ``by``, in the order of the table, with a band from ``low`` to ``high``."""
     for color, (name, part) in zip(PALETTE, table.groupby(by, sort=False), strict=False):
         part = part.sort_values(x)
         ax.plot(part[x], part[y], color=color, marker="o", ms=4, label=str(name))
@@ -67,7 +67,8 @@ def lines(ax, table, x, y, by, low=None, high=None, order=None, reference=None):
             ax.fill_between(part[x], part[low], part[high], color=color, alpha=0.18, lw=0)
     if reference is not None:
         ax.plot(*reference[:2], color=GREY, ls="--", lw=1, zorder=0, label=reference[2])
-    ax.legend(title=by if isinstance(by, str) else None)
+    if legend:
+        ax.legend(title=by if isinstance(by, str) else None)
 
 
 def intervals(ax, table, label, mean="mean", low="low", high="high", color=BLUE, offset=0.0, legend=None):
