@@ -80,6 +80,11 @@ def intervals(ax, table, label, mean="mean", low="low", high="high", color=BLUE,
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 
+def slant(ax):
+    """Names on the x axis that end under their ticks."""
+    plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+
+
 def models_by_manifold(table, metric, title=None):
     """A metric of every model (rows) on every manifold (columns), as a figure of numbers and colours.
 
@@ -92,7 +97,7 @@ def models_by_manifold(table, metric, title=None):
     sns.heatmap(grid, annot=True, fmt=".2f", cmap="viridis", cbar=False, annot_kws={"size": 7}, ax=ax)
     ax.set(xlabel="", ylabel="", title=title or metric)
     ax.tick_params(left=False, bottom=False)
-    ax.tick_params(axis="x", rotation=30)
+    slant(ax)
     return figure
 
 
@@ -144,7 +149,7 @@ def heatmaps(grids, titles, fmt=".2f", **options):
         sns.heatmap(grid, annot=True, fmt=fmt, cbar=False, annot_kws={"size": 7}, ax=ax, **options)
         ax.set(xlabel="", ylabel="", title=title)
         ax.tick_params(left=False, bottom=False)
-        ax.tick_params(axis="x", rotation=40)
+        slant(ax)
     return figure
 
 
@@ -185,7 +190,10 @@ def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
     reach = (np.abs(scores).max(0) / np.abs(loadings).max(0)).min()
     for arrow, label in zip(loadings * reach, labels, strict=True):
         ax.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 1})
-        ax.text(*arrow * 1.06, label, fontsize=7, color=GREY, ha="center", va="center")
+        ax.plot(*arrow, alpha=0)  # the axes reach as far as the arrows
+        away = {"ha": "left" if arrow[0] > 0 else "right", "va": "bottom" if arrow[1] > 0 else "top"}
+        offset = (3 * np.sign(arrow[0]), 3 * np.sign(arrow[1]))
+        ax.annotate(label, arrow, offset, textcoords="offset points", fontsize=7, color=GREY, **away)
     for point, name, color in zip(scores, names, colors, strict=True):
         ax.plot(*point, "o", color=color, ms=6)
         ax.annotate(name, point, (4, 4), textcoords="offset points", fontsize=8, color=color)

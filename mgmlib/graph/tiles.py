@@ -48,7 +48,8 @@ def surroundings(queries, neighbors, hops):
     """Cover the queries of a large group by tiles that hold all points up to ``hops`` steps away.
 
     Queries are visited along the graph, breadth first, so that a tile's queries share their surroundings.
-    Of the `SIZES`, that with the fewest inner products is taken: small tiles where neighbourhoods overlap.
+    Tiles grow through the `SIZES` as long as that leaves fewer inner products: they stay small where
+    neighbourhoods overlap.
 
     Parameters
     ----------
@@ -61,8 +62,14 @@ def surroundings(queries, neighbors, hops):
     list of (members, inside): (n,) int64 rows of a tile, sorted, and the (B,) int64 queries that it serves. A
         tile is larger than its size where one query alone needs more.
     """
-    covers = (_cover(queries, neighbors, hops, size) for size in SIZES)
-    return min(covers, key=lambda tiles: sum(len(members) ** 2 for members, _ in tiles))
+    best, least = [], np.inf
+    for size in SIZES:
+        tiles = _cover(queries, neighbors, hops, size)
+        work = sum(len(members) ** 2 for members, _ in tiles)
+        if work >= least:
+            break
+        best, least = tiles, work
+    return best
 
 
 def _cover(queries, neighbors, hops, size):

@@ -20,7 +20,8 @@ class DINO(Method):
     """A student predicts a momentum teacher's centred and sharpened output on the two full views.
 
     The last layer has unit weights, and rests for the first part ``frozen`` of the training; the teacher's
-    temperature rises linearly over the first part ``warmup``. No batch normalisation in the head.
+    temperature rises linearly over the first part ``warmup``. ``norm``: batch normalisation in the head,
+    which the published code has as an option.
     """
 
     views = (*FULL, SMALL, SMALL, SMALL, SMALL)
@@ -36,12 +37,13 @@ class DINO(Method):
         center_momentum=0.9,
         momentum=0.99,
         hidden=512,
+        norm=False,
         out=128,
         prototypes=500,
     ):
         super().__init__(start)
         self.tau, self.teacher_tau, self.warmup, self.frozen = tau, teacher_tau, warmup, frozen
-        head = mlp(self.dim, hidden, out, layers=3, norm=False, activation=nn.GELU)
+        head = mlp(self.dim, hidden, out, layers=3, norm=norm, activation=nn.GELU)
         self.online, self.prototypes = nn.Sequential(self.backbone, head), Prototypes(out, prototypes)
         self.teacher = Momentum(nn.Sequential(self.online, self.prototypes), momentum, to_one=True)
         self.center_momentum = center_momentum
