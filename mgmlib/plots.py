@@ -194,14 +194,19 @@ def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
         away = {"ha": "left" if arrow[0] > 0 else "right", "va": "bottom" if arrow[1] > 0 else "top"}
         offset = (3 * np.sign(arrow[0]), 3 * np.sign(arrow[1]))
         ax.annotate(label, arrow, offset, textcoords="offset points", fontsize=7, color=GREY, **away)
-    for point, name, color in zip(scores, names, colors, strict=True):
+    for point, color in zip(scores, colors, strict=True):
         ax.plot(*point, "o", color=color, ms=6)
-        ax.annotate(name, point, (4, 4), textcoords="offset points", fontsize=8, color=color)
+    ax.margins(0.12)
+    ax.autoscale_view()
+    gaps = ax.transData.transform(scores)[None] - ax.transData.transform(scores)[:, None]  # pixels
+    crowded = ((gaps[..., 0] > 0) & (gaps[..., 0] < 50) & (np.abs(gaps[..., 1]) < 15)).any(1)
+    for point, name, color, left in zip(scores, names, colors, crowded, strict=True):
+        side = {"xytext": (-4, 4), "ha": "right"} if left else {"xytext": (4, 4)}
+        ax.annotate(name, point, textcoords="offset points", fontsize=8, color=color, **side)
     ax.set(
         xlabel=f"PC 1 ({100 * shares_of_variance[0]:.0f} % of the variance)",
         ylabel=f"PC 2 ({100 * shares_of_variance[1]:.0f} %)",
     )
-    ax.margins(0.12)
 
 
 def clustered(table, linkage, colors):
