@@ -198,7 +198,8 @@ def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
         ax.plot(*point, "o", color=color, ms=6)
     ax.margins(0.12)
     ax.autoscale_view()
-    gaps = ax.transData.transform(scores)[None] - ax.transData.transform(scores)[:, None]  # pixels
+    pixels = ax.transData.transform(scores)
+    gaps = pixels[None] - pixels[:, None]
     crowded = ((gaps[..., 0] > 0) & (gaps[..., 0] < 50) & (np.abs(gaps[..., 1]) < 15)).any(1)
     for point, name, color, left in zip(scores, names, colors, crowded, strict=True):
         side = {"xytext": (-4, 4), "ha": "right"} if left else {"xytext": (4, 4)}
