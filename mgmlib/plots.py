@@ -198,9 +198,10 @@ def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
         ax.plot(*point, "o", color=color, ms=6)
     ax.margins(0.12)
     ax.autoscale_view()
-    pixels = ax.transData.transform(scores)
-    gaps = pixels[None] - pixels[:, None]
-    crowded = ((gaps[..., 0] > 0) & (gaps[..., 0] < 50) & (np.abs(gaps[..., 1]) < 15)).any(1)
+    pixels, tips = (ax.transData.transform(xy) for xy in (scores, loadings * reach))
+    gaps = np.concatenate([pixels, tips])[None] - pixels[:, None]
+    width = 8 * np.array([len(name) for name in names])[:, None]  # of a name, in pixels
+    crowded = ((gaps[..., 0] > 0) & (gaps[..., 0] < width) & (np.abs(gaps[..., 1]) < 30)).any(1)
     for point, name, color, left in zip(scores, names, colors, crowded, strict=True):
         side = {"xytext": (-4, 4), "ha": "right"} if left else {"xytext": (4, 4)}
         ax.annotate(name, point, textcoords="offset points", fontsize=8, color=color, **side)
