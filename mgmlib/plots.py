@@ -32,10 +32,11 @@ def use_style():
 
 
 def panels(columns, rows=1, width=3.4, height=3.2, **options):
-    """A figure with a grid of Axes: the figure and the flat array of Axes."""
+    """A figure with a grid of Axes, for a cell to end with: the figure and the flat array of Axes."""
     figure, axes = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options
     )
+    plt.close(figure)  # or every cell that draws would show it, whether it names it or not
     return figure, axes.ravel()
 
 
@@ -230,6 +231,7 @@ def clustered(table, linkage, colors):
         )
     grid.ax_heatmap.set(xlabel="", ylabel="")
     grid.ax_heatmap.tick_params(labelsize=8)
+    plt.close(grid.figure)
     return grid.figure
 
 

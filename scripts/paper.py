@@ -84,7 +84,6 @@ def draw(out):
         if (table["weights"] != "published").any():
             plots.mark(figure, "synthetic weights")
         figure.savefig(folder / name)
-        plots.plt.close(figure)
     print(f"{len(figures)} figures: {folder}")
 
 

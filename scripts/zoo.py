@@ -76,8 +76,8 @@ def tune(args):
     base = zoo_config(args.method)
     base = varied(base, n_views=base.n_views // 4)
     grid = [part.split("=") for part in args.grid]
-    for values in itertools.product(*(text.split(",") for _, text in grid)):
-        changes = {key: _value(text) for (key, _), text in zip(grid, values, strict=True)}
+    for values in itertools.product(*(_values(text) for _, text in grid)):
+        changes = {key: value for (key, _), value in zip(grid, values, strict=True)}
         config = varied(base, **changes)
         trainer = Trainer(
             config, kept, args.out / "tuning" / f"{args.method}-{config.digest[:12]}", args.device
@@ -128,11 +128,12 @@ def verify(args):
         raise SystemExit(f"more than {TOLERANCE} from the published embeddings: {', '.join(wrong)}")
 
 
-def _value(text):
+def _values(text):
+    """What stands between the commas; a value that is itself a list keeps its brackets: [0.02,0.04]."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        return json.loads(f"[{text}]")
+    except json.JSONDecodeError:  # words
+        return text.split(",")
 
 
 def main():

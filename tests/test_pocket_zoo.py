@@ -40,6 +40,19 @@ def tiny(name, seed=0):
     return varied(zoo_config(name, seed), n_views=96, batch=16)
 
 
+@pytest.mark.parametrize(
+    "text, values",
+    [
+        ("0.1,0.3", [0.1, 0.3]),
+        ("true", [True]),
+        ("sgd,adamw", ["sgd", "adamw"]),
+        ("[0.02,0.04],[0.04,0.07]", [[0.02, 0.04], [0.04, 0.07]]),
+    ],
+)
+def test_a_grid_of_trials_is_read_as_numbers_lists_or_words(text, values):
+    assert script._values(text) == values
+
+
 # --- which runs there are ---
 
 
@@ -134,6 +147,7 @@ def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, mon
     assert depth["layer"].tolist()[:: 2 * len(METRICS)] == ["stem", *(f"stages.{i}" for i in range(4))]
     table = records(tmp_path / "assets")
     assert table["name"].tolist() == ["supervised", "random-vit"]
+    assert table["backbone"].tolist() == ["pocket-resnet", "pocket-vit"]
     assert table["config_digest"][0] == tiny("supervised").digest
     monkeypatch.setattr(pocket, "ASSETS", tmp_path / "assets")
     x = torch.rand(2, 3, 32, 32)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mgmlib.embed import Embeddings
-from mgmlib.pretrain.zoo import INITIAL, ZOO
+from mgmlib.pretrain.zoo import INITIAL, ZOO, backbone_of
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "zoo"
 
 
 def records(folder=ASSETS):
-    """One row a published run: name, seed, quality, costs and the digests of configuration and weights.
+    """One row a published run: name, seed, backbone, quality, costs, digests of configuration and weights.
 
     Parameters
     ----------
@@ -30,7 +30,10 @@ def records(folder=ASSETS):
     found = [json.loads(path.read_text()) for path in Path(folder).glob("runs/*.json")]
     order = [*ZOO, *INITIAL]
     found.sort(key=lambda run: (order.index(run["name"]), run["seed"]))
-    return pd.DataFrame([{k: v for k, v in run.items() if k != "config"} for run in found])
+    table = pd.DataFrame(found).drop(columns="config", errors="ignore")
+    if len(table):
+        table.insert(2, "backbone", table["name"].map(backbone_of))
+    return table
 
 
 def trials(folder=ASSETS):

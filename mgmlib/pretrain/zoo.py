@@ -93,6 +93,11 @@ def zoo_config(name, seed=0):
     return Config(**{"method": name, "seed": seed} | ZOO[name])
 
 
+def backbone_of(name):
+    """The architecture of a run of the zoo or of an untrained network."""
+    return INITIAL[name] if name in INITIAL else zoo_config(name).backbone
+
+
 def runs():
     """Name and seed of every run, first seeds first."""
     many = {*FOURTEEN, "dino-vit", "moco-v3-vit"}
