@@ -186,30 +186,26 @@ def dendrogram(ax, linkage, names, support, colors):
 
 def biplot(ax, scores, names, colors, loadings, labels, shares_of_variance):
     """Models in the plane of the first two principal components, and the features that span it as arrows."""
+    from adjustText import adjust_text
+
     ax.axhline(0, color=FAINT, lw=0.8, zorder=0)
     ax.axvline(0, color=FAINT, lw=0.8, zorder=0)
-    reach = (np.abs(scores).max(0) / np.abs(loadings).max(0)).min()
-    for arrow, label in zip(loadings * reach, labels, strict=True):
-        ax.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 1})
-        ax.plot(*arrow, alpha=0)  # the axes reach as far as the arrows
-        away = {"ha": "left" if arrow[0] > 0 else "right", "va": "bottom" if arrow[1] > 0 else "top"}
-        offset = (3 * np.sign(arrow[0]), 3 * np.sign(arrow[1]))
-        ax.annotate(label, arrow, offset, textcoords="offset points", fontsize=7, color=GREY, **away)
-    for point, color in zip(scores, colors, strict=True):
-        ax.plot(*point, "o", color=color, ms=6)
+    tips = loadings * (np.abs(scores).max(0) / np.abs(loadings).max(0)).min()
+    for tip in tips:
+        ax.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 1})
+    ax.scatter(*scores.T, c=colors, s=36)
+    ax.plot(*tips.T, ls="")  # the axes reach as far as the arrows
     ax.margins(0.12)
-    ax.autoscale_view()
-    pixels, tips = (ax.transData.transform(xy) for xy in (scores, loadings * reach))
-    gaps = np.concatenate([pixels, tips])[None] - pixels[:, None]
-    width = 8 * np.array([len(name) for name in names])[:, None]  # of a name, in pixels
-    crowded = ((gaps[..., 0] > 0) & (gaps[..., 0] < width) & (np.abs(gaps[..., 1]) < 30)).any(1)
-    for point, name, color, left in zip(scores, names, colors, crowded, strict=True):
-        side = {"xytext": (-4, 4), "ha": "right"} if left else {"xytext": (4, 4)}
-        ax.annotate(name, point, textcoords="offset points", fontsize=8, color=color, **side)
     ax.set(
         xlabel=f"PC 1 ({100 * shares_of_variance[0]:.0f} % of the variance)",
         ylabel=f"PC 2 ({100 * shares_of_variance[1]:.0f} %)",
     )
+    texts = [
+        ax.text(*point, name, fontsize=8, color=color)
+        for point, name, color in zip(scores, names, colors, strict=True)
+    ]
+    texts += [ax.text(*tip, label, fontsize=7, color=GREY) for tip, label in zip(tips, labels, strict=True)]
+    adjust_text(texts, *np.concatenate([scores, tips]).T, ax=ax, expand=(1.3, 1.8), iter_lim=500)
 
 
 def clustered(table, linkage, colors):

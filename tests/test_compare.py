@@ -169,6 +169,33 @@ def test_components_of_a_simulated_design_are_found():
         assert abs(mean[name] - value**2 / total) < 0.04, name
 
 
+def test_methods_with_fewer_seeds_leave_the_components_as_they_are():
+    deviation = {"method": 2.0, "seed": 1.0, "image": 1.5, "method × image": 0.5, "rest": 0.8}
+    total = sum(v**2 for v in deviation.values())
+    found = []
+    for seed in range(20):
+        values = simulate(30, 3, 40, deviation, seed)
+        values[:10, 1:] = values[10:18, 2:] = np.nan
+        found.append(variance_components(values))
+    mean = pd.concat(found, axis=1).mean(axis=1)
+    for name, value in deviation.items():
+        assert abs(mean[name] - value**2 / total) < 0.04, name
+
+
+def test_a_missing_seed_that_no_method_has_changes_nothing():
+    values = np.random.default_rng(0).normal(size=(5, 2, 8))
+    padded = np.concatenate([values, np.full((5, 1, 8), np.nan)], axis=1)
+    pd.testing.assert_series_equal(variance_components(padded), variance_components(values))
+
+
+@pytest.mark.parametrize("hole", [(1, 0), (1, 1, 3)])
+def test_a_hole_that_is_not_a_whole_last_seed_is_refused(hole):
+    values = np.ones((4, 2, 6))
+    values[hole] = np.nan
+    with pytest.raises(ValueError, match="NaN in the last seeds"):
+        variance_components(values)
+
+
 @pytest.mark.parametrize("name", ["method", "seed", "image", "method × image", "rest"])
 def test_a_single_source_takes_all(name):
     deviation = dict.fromkeys(("method", "seed", "image", "method × image", "rest"), 0.0) | {name: 1.0}
