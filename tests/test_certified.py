@@ -44,6 +44,31 @@ def test_certified_neighbors_are_those_of_the_float64_optimum(engine, dtype, ker
     assert certified.kkt[~certified.single].max(initial=0) <= 1e-12
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("dtype, scale", [(np.float32, 1e-30), (np.float32, 1e30), (np.float64, 1e90)])
+@pytest.mark.parametrize("solver", ["exact", "certified"])
+def test_scale_changes_nothing(solver, dtype, scale, engine):
+    """RBF in other units: squares that would leave the range of the search's precision."""
+    z = np.ldexp(clustered(300, 16, np.random.default_rng(4)).astype(dtype), 3)
+    two = 2.0 ** np.round(np.log2(scale))
+    options = dict(k=12, kernel="rbf", solver=solver, engine=engine)
+    plain = mgm.nnk(z, bandwidth=40.0, **options)
+    scaled = mgm.nnk(z * dtype(two), bandwidth=40.0 * two, **options)
+    np.testing.assert_array_equal(scaled.indices, plain.indices)
+    np.testing.assert_allclose(scaled.weights, plain.weights, atol=1e-12)
+    np.testing.assert_allclose(mgm.diameter(scaled, z * dtype(two)), two * mgm.diameter(plain, z), rtol=1e-12)
+    np.testing.assert_allclose(mgm.affinity(scaled, z * dtype(two)), mgm.affinity(plain, z), atol=1e-9)
+
+
+@pytest.mark.parametrize("bandwidth", [1e-200, 1e200])
+def test_extreme_bandwidths_have_their_limits(bandwidth):
+    """Far below all distances no candidate is similar; far above, all are, and the nearest one suffices."""
+    z = clustered(100, 8, np.random.default_rng(5))
+    graph = mgm.nnk(z, 10, kernel="rbf", bandwidth=bandwidth)
+    assert (graph.n_neighbors == (0 if bandwidth < 1 else 1)).all()
+    assert graph.converged.all()
+
+
 def test_certified_weights_satisfy_the_float64_conditions_to_single_precision():
     z = clustered(400, 2048, np.random.default_rng(1)).astype(np.float32)
     graph = mgm.nnk(z, 30, solver="certified")

@@ -110,15 +110,19 @@ def test_adversarial_sets_are_exact_or_refused(engine, data):
         z = z[:, :1] * rng.standard_normal((1, d)) + z[:1]
     with np.errstate(over="ignore", invalid="ignore"):
         z = (z * 10.0 ** data.draw(st.integers(-30, 30))).astype(dtype)
+    rbf, extent = data.draw(st.booleans()), float(np.nan_to_num(np.abs(z).max(), posinf=1.0)) or 1.0
+    width = extent * 10.0 ** data.draw(st.integers(-2, 2))
+    kernel = dict(kernel="rbf", bandwidth=width) if rbf else {}
     try:
-        graph = mgm.nnk(z, data.draw(st.integers(1, 30)), engine=engine)
+        graph = mgm.nnk(z, data.draw(st.integers(1, 30)), engine=engine, **kernel)
     except ValueError as error:
         with np.errstate(invalid="ignore"):
-            unit = z / np.maximum(np.linalg.norm(z.astype(float), axis=1, keepdims=True), 1e-300)
+            norm = extent if rbf else np.linalg.norm(z.astype(float), axis=1, keepdims=True)
+            unit = z / np.maximum(norm, 1e-300)
         distinct = len(np.unique(unit.round(5), axis=0))
         reasons = {
             "NaN or Inf": not np.isfinite(z).all(),
-            "zero vector": (z == 0).all(1).any(),
+            "zero vector": not rbf and (z == 0).all(1).any(),
             "distinct points": distinct < 3,
         }
         assert any(reason in str(error) and true for reason, true in reasons.items()), error

@@ -186,7 +186,7 @@ def test_grams_of_any_size_are_the_plain_products(n, dtype, kernel):
     points, ids = check_points(z, **kernel), rng.permutation(2 * n + 3)[: 2 * n].reshape(2, n)
     rows = z.astype(float)
     mean, norm = rows.mean(0), np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = rows / norm if kernel["kernel"] == "cosine" else rows - mean
+    rows = rows / norm if kernel["kernel"] == "cosine" else (rows - mean) / points.unit
     for center in (False, True):
         of_set = rows[ids] - center * rows[ids].mean(1, keepdims=True)
         found = points.gram(torch.tensor(ids), center=center)

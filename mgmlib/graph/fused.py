@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from mgmlib.graph.lawson_hanson import kernel_row, solve_one, with_threads
-from mgmlib.graph.nearest import merge_row
+from mgmlib.graph.ranks import merge_row
 
 
 def solve_block(points, block, tol, threads):

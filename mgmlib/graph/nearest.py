@@ -4,11 +4,12 @@ import numba
 import numpy as np
 import torch
 
+from mgmlib.graph.grams import by_strips
 from mgmlib.graph.lawson_hanson import with_threads
-from mgmlib.graph.products import product
+from mgmlib.graph.products import STRIP, mirrored, product
+from mgmlib.graph.ranks import merge_row
+from mgmlib.graph.screen import screen
 
-STRIP = 256  # rows multiplied at once; fixed, so that no number depends on how much memory there is
-CHUNK, FOLD = 8, 8  # scores that have a peak in common; at most so many peaks are looked at together
 FEW = 0.5  # share of the group's rows below which the queries alone are multiplied
 
 
@@ -43,45 +44,70 @@ def nearest(points, group, queries, wide, dtype, block_bytes, threads):
     own = rank[queries]
     if device.type != "cpu":
         return *_by_topk(keys, half, own, wide, block_bytes), None
-    near = np.full((n, wide), -1)
-    score = np.full((n, wide), -np.inf, half.numpy().dtype)
+    few = len(queries) < FEW * n
+    if not few:
+        tiles, doubt = screen(keys, half, own, wide, points.rounding[0], block_bytes, threads)
+        if tiles is not None:
+            return *_by_tiles(keys, half, own, wide, tiles, doubt, threads), None
+    near, score = _empty(n, wide, half)
     lists = half.numpy(), score, near, threads
-    if len(queries) < FEW * n:
-        rows = np.empty((STRIP, n), score.dtype)
-        for start in range(0, len(own), STRIP):
-            ids = own[start : start + STRIP]
-            _multiply(keys[ids], keys, rows[: len(ids)])
-            _scan(rows[: len(ids)], ids.numpy(), 0, *lists)
-        products = None
-    elif n * n * keys.element_size() <= block_bytes:
-        products = _all_products(keys)
-        _scan(products, np.arange(n), 0, *lists)
-    else:
-        products = None
-        _both_ways(keys, lists)
+    products = _one_way(keys, own, lists) if few else _all_ways(keys, block_bytes, lists)
     chosen = own.numpy()
     return torch.from_numpy(near[chosen]), torch.from_numpy(score[chosen]), products
+
+
+def _empty(n, wide, half):
+    """Lists of the nearest that hold nothing yet: places (n, wide) and scores (n, wide)."""
+    return np.full((n, wide), -1), np.full((n, wide), -np.inf, half.numpy().dtype)
+
+
+def _by_tiles(keys, half, own, wide, tiles, doubt, threads):
+    """The nearest of the rows ``own`` and their scores: in their tile; among all where in ``doubt``."""
+    near, score = _empty(len(keys), wide, half)
+    for members, inside in tiles:
+        products = torch.empty(len(members), len(members), dtype=keys.dtype)
+        by_strips(keys[torch.from_numpy(members)], products)
+        columns, of_tile = np.searchsorted(members, inside), half.numpy()[members]
+        with_threads(threads, _merge_tile, products.numpy(), columns, of_tile, members, inside, score, near)
+    _one_way(keys, doubt, (half.numpy(), score, near, threads))
+    return torch.from_numpy(near[own]), torch.from_numpy(score[own])
+
+
+@numba.njit(parallel=True, cache=True)
+def _merge_tile(products, columns, half, members, inside, score, near):
+    """Lists of the rows ``inside``, at ``columns`` of a tile, from the products among its ``members``."""
+    for at in numba.prange(len(columns)):
+        row, own = inside[at], columns[at]
+        merge_row(products[own], 0, half, own, score[row], near[row])
+        for i in range(len(near[row])):
+            near[row, i] = members[near[row, i]]
+
+
+def _all_ways(keys, block_bytes, lists):
+    """Scan the products of all rows with all others; returns them where they fit into ``block_bytes``."""
+    n = len(keys)
+    if n * n * keys.element_size() > block_bytes:
+        return _both_ways(keys, lists)
+    products = mirrored(keys).numpy()
+    _scan(products, np.arange(n), 0, *lists)
+    return products
+
+
+def _one_way(keys, own, lists):
+    """Scan the products of the rows ``own`` with all rows."""
+    rows = np.empty((STRIP, len(keys)), lists[1].dtype)
+    for ids in own.split(STRIP):
+        _multiply(keys[ids], keys, rows[: len(ids)])
+        _scan(rows[: len(ids)], ids.numpy(), 0, *lists)
 
 
 def _multiply(a, b, out):
     product(a, b, torch.from_numpy(out))
 
 
-def _all_products(keys):
-    """(n, n) inner products of all rows; half of them are computed, the rest are their mirror."""
-    n = len(keys)
-    products = np.empty((n, n), keys.numpy().dtype)
-    whole = torch.from_numpy(products)
-    for start in range(0, n, STRIP):
-        end = start + STRIP
-        product(keys[start:end], keys[start:], whole[start:end, start:])
-        whole[end:, start:end] = whole[start:end, end:].T
-    return products
-
-
 def _both_ways(keys, lists):
     """Scan strips of products for the rows of the strip and, transposed, for the rows after it."""
-    n, dtype = len(keys), keys.numpy().dtype
+    n, dtype = len(keys), lists[1].dtype
     strip, turned = np.empty((STRIP, n), dtype), np.empty(STRIP * n, dtype)
     for start in range(0, n, STRIP):
         size, after = min(STRIP, n - start), max(n - start - STRIP, 0)
@@ -103,50 +129,6 @@ def _scan(rows, ids, first, half, score, near, threads):
 def _merge(rows, ids, first, half, score, near):
     for at in numba.prange(len(rows)):
         merge_row(rows[at], first, half, ids[at], score[ids[at]], near[ids[at]])
-
-
-@numba.njit(cache=True)
-def merge_row(row, first, half, own, best, places):
-    """Merge the scores ``row − half`` of keys ``first`` … into a list ``best``, ``places`` of the largest.
-
-    The list descends, equal scores in order of their keys, and does not hold ``own``.
-    """
-    n, m = len(row), len(best)
-    width = max(1, n // CHUNK)  # scores width apart have their peak in common
-    peaks = np.full(width, -np.inf, row.dtype)
-    for start in range(0, n, width):
-        _raise(peaks, row[start : start + width], half[first + start : first + start + width])
-    enough = best[m - 1]  # a score below it cannot enter
-    coarse = peaks[: width // max(1, min(FOLD, width // (2 * m + 1)))].copy()
-    if width > 2 * m:  # as many peaks as the list is long (and one, for ``own``) reach this
-        for c in range(len(coarse), width):
-            coarse[c % len(coarse)] = max(coarse[c % len(coarse)], peaks[c])
-        rank = len(coarse) - m - 1
-        enough = max(enough, np.partition(coarse, rank)[rank])
-    for c in range(width):
-        if peaks[c] < enough:
-            continue
-        for j in range(c, n, width):
-            if row[j] - half[first + j] >= enough and first + j != own:
-                _insert(row[j] - half[first + j], first + j, best, places)
-
-
-@numba.njit(cache=True)
-def _raise(peaks, row, half):
-    for c in range(len(row)):
-        value, peak = row[c] - half[c], peaks[c]
-        peaks[c] = value if value > peak else peak
-
-
-@numba.njit(cache=True)
-def _insert(value, key, best, places):
-    at = len(best)
-    while at > 0 and (best[at - 1] < value or (best[at - 1] == value and places[at - 1] > key)):
-        at -= 1
-        if at + 1 < len(best):
-            best[at + 1], places[at + 1] = best[at], places[at]
-    if at < len(best):
-        best[at], places[at] = value, key
 
 
 def _by_topk(keys, half, own, wide, block_bytes):

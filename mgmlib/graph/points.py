@@ -1,5 +1,6 @@
 """Points at the door: validated once, then served as float64 rows in the geometry of the kernel."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from mgmlib.graph.grams import by_strips, grams
 
 KERNELS = ("cosine", "rbf")
 LARGEST = 1e100  # coordinates beyond it would leave the float64 range once squared (RBF)
+FINEST = 1e-100  # bandwidths below it, in the unit of the points, or above its inverse make no difference
 ORDINARY = 1e-15, 1e15  # norms whose squares and inverses float32 holds
 SINGLE = 1e-6  # error of a float32 inner product of unit vectors: eight times its usual size at d = 2048
 
@@ -20,16 +22,18 @@ class Points:
     """N validated points on one device.
 
     ``raw`` is (N, d) in the caller's floating type. `rows` serves float64 rows: unit vectors for the cosine
-    kernel; for the RBF kernel, rows less their mean (distances do not see the shift, rounding does).
+    kernel; for the RBF kernel, rows less their mean (distances do not see the shift, rounding does), in units
+    of a power of two near the largest coordinate (so that their squares stay in the range of float32).
     """
 
     raw: torch.Tensor
     kernel: str
-    bandwidth: float | None
+    bandwidth: float | None  # in that unit
     peak: torch.Tensor  # (N, 1) float64, power of two: divides a row first, so that its norm cannot overflow
-    norm: torch.Tensor  # (N, 1) float64: norm of the row so divided (cosine), 1 (rbf)
+    norm: torch.Tensor  # (N, 1) float64: norm of the row so divided (cosine), the unit (rbf)
     shift: torch.Tensor  # (1, d) float64: 0 (cosine), the mean (rbf)
-    extent: float  # of the coordinates: 1 (cosine), the largest absolute value (rbf)
+    extent: float  # of the coordinates as served: 1 (cosine), the largest absolute value (rbf)
+    unit: float = 1.0  # length of 1 as served, in units of the input (rbf)
 
     @cached_property
     def radius(self):
@@ -74,7 +78,7 @@ class Points:
         """Float64 rows at ``ids`` (any shape): (*ids.shape, d)."""
         rows = self.raw[ids].to(torch.float64, copy=True)
         if self.kernel == "rbf":
-            return rows.sub_(self.shift)
+            return rows.sub_(self.shift).div_(self.unit)
         if self.raw.dtype == torch.float64:
             rows = rows.div_(self.peak[ids])
         return rows.div_(self.norm[ids])
@@ -157,9 +161,12 @@ def check_points(z, kernel="cosine", bandwidth=None, device=None):
     if kernel == "rbf":
         largest = raw.abs().amax(1)
         _refuse(largest > LARGEST, f"holds a coordinate beyond {LARGEST:g}")
+        extent = float(largest.max())
+        unit = 2.0 ** math.floor(math.log2(extent)) if extent else 1.0
+        width = min(max(bandwidth / unit, FINEST), 1 / FINEST)
         ones = torch.ones_like(norm)
         mean = raw.mean(0, keepdim=True, dtype=torch.float64)
-        return Points(raw, kernel, float(bandwidth), ones, ones, mean, extent=float(largest.max()))
+        return Points(raw, kernel, width, ones, unit * ones, mean, extent / unit, unit)
     _refuse(norm[:, 0] == 0, "is the zero vector, which has no direction (cosine kernel)")
     return Points(raw, kernel, None, peak, norm, torch.zeros(1, raw.shape[1], device=raw.device), extent=1.0)
 

@@ -23,7 +23,8 @@ def diameter(graph, z):
     -------
     (Q,) float64 array, in [0, 2] for the cosine kernel, in units of ``z`` for RBF; 0 for a single neighbour.
     """
-    return by_query(graph, len(z), ((tile.rows, _diameters(tile)) for tile in polytopes(graph, z, hops=1)))
+    tiles = polytopes(graph, z, hops=1)
+    return by_query(graph, len(z), ((tile.rows, tile.unit * _diameters(tile)) for tile in tiles))
 
 
 def _diameters(tile):

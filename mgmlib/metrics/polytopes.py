@@ -21,6 +21,7 @@ class Tile:
     present: torch.Tensor  # (G, n, s) bool
     queries: torch.Tensor  # (B, 2) int64: tile, local number
     rows: np.ndarray  # (B,) int64 rows of z of the queries
+    unit: float = 1.0  # length of 1 in ``gram``, in units of z
 
     def arrays(self):
         """What the CPU loops take: gram, neighbors, counts (G, n) of neighbours, queries; numpy."""
@@ -98,6 +99,7 @@ def _tile(points, ids, table, asked):
         present=move(present),
         queries=move(queries),
         rows=ids[queries[:, 0], queries[:, 1]],
+        unit=points.unit,
     )
 
 

@@ -47,6 +47,7 @@ _TUNED = {
     "simclr-v2": {"lr": 0.1},  # as its predecessor
     "byol": {"options": {"momentum": 0.97}},
     "swav": {"options": {"epsilon": 0.03}},
+    "infomin": {"options": {"tau": 0.07}},
     "dino": {"options": {"norm": True, "teacher_tau": (0.02, 0.02)}},  # either alone does little
 }
 for _name, _chosen in _TUNED.items():
