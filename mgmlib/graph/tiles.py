@@ -77,21 +77,22 @@ def _cover(queries, neighbors, hops, size):
     members = np.empty(min(n, size + 1 + width + (hops - 1) * width**2), np.int64)
     queue, waiting, seen = np.empty(len(queries), np.int64), np.zeros(n, np.bool_), np.full(n, -1)
     waiting[queries] = True
+    enough = SIZES[0] // 2  # rows that are worth a tile of their own
     at, tiles = np.zeros(3, np.int64), []  # queue: next to serve, its end; next query to start from
     while at[0] < len(queries):
         first = at[0]
-        filled = _fill(queries, neighbors, hops, size, len(tiles), queue, waiting, seen, at, members)
+        filled = _fill(queries, neighbors, hops, size, enough, len(tiles), queue, waiting, seen, at, members)
         tiles.append((np.sort(members[:filled]), queue[first : at[0]]))
     return tiles
 
 
 @numba.njit(cache=True)
-def _fill(queries, neighbors, hops, size, tile, queue, waiting, seen, at, members):
+def _fill(queries, neighbors, hops, size, enough, tile, queue, waiting, seen, at, members):
     """Serve queries in breadth-first order while their surroundings fit; returns the number of members."""
     filled, first = 0, at[0]
     while at[0] < len(queries) and filled <= size:  # more than that only if one query alone needs it
         if at[0] == at[1]:  # this part of the graph is done: the next one shares nothing with it
-            if 2 * filled >= size:
+            if filled >= enough:
                 return filled
             while not waiting[queries[at[2]]]:
                 at[2] += 1

@@ -3,6 +3,8 @@
 import numba
 import numpy as np
 
+LANES = 8  # numbers that a vectorised loop takes at once
+
 
 @numba.njit(parallel=True, cache=True)
 def diameters(gram, neighbors, counts, queries, out):
@@ -95,30 +97,43 @@ def _mean_affinity(inner, neighbors, counts, basis, projectors, ranks, q):
 
 @numba.njit(cache=True)
 def _products(inner, own, q, basis, columns):
-    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`."""
+    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`; four terms, two rows at once.
+
+    Rows are padded: what a vectorised loop leaves over would cost as much as the rest.
+    """
     size, of_query = len(columns), inner[q]
-    inside = np.empty((len(own), size))  # ⟨z_i − z_q, z_j − z_q⟩ for the neighbours i
+    width = _padded(size, LANES)
+    inside = np.zeros((_padded(len(own), 4), width))  # ⟨z_i − z_q, z_j − z_q⟩ for the neighbours i
     for i in range(len(own)):
         row, to = inner[own[i]], inside[i]
         shift = of_query[q] - row[q]
         for u in range(size):
             to[u] = row[columns[u]] - of_query[columns[u]] + shift
-    along = np.zeros(((len(basis) + 3) // 4 * 4, size))  # padded: four rows at a time save memory traffic
+    along, share = np.zeros((_padded(len(basis), 4), width)), np.zeros(len(inside))
     for c in range(len(basis)):
-        to = along[c]
-        for i in range(len(own)):
-            share, row = basis[c, i], inside[i]
-            for u in range(size):
-                to[u] += share * row[u]
-    products = np.zeros((size, size))
-    for u in range(size):
-        to = products[u]
+        share[: len(own)], to = basis[c, : len(own)], along[c]
+        for i in range(0, len(inside), 4):
+            x, y, z, w = inside[i], inside[i + 1], inside[i + 2], inside[i + 3]
+            of_x, of_y, of_z, of_w = share[i], share[i + 1], share[i + 2], share[i + 3]
+            for u in range(width):
+                to[u] += of_x * x[u] + of_y * y[u] + of_z * z[u] + of_w * w[u]
+    products = np.zeros((_padded(size, 2), width))
+    for u in range(0, size, 2):
+        to, next_to, end = products[u], products[u + 1], _padded(u + 2, LANES)
         for c in range(0, len(along), 4):
             x, y, z, w = along[c], along[c + 1], along[c + 2], along[c + 3]
             of_x, of_y, of_z, of_w = x[u], y[u], z[u], w[u]
-            for v in range(u + 1):
+            to_x, to_y, to_z, to_w = x[u + 1], y[u + 1], z[u + 1], w[u + 1]
+            for v in range(end):
                 to[v] += of_x * x[v] + of_y * y[v] + of_z * z[v] + of_w * w[v]
+                next_to[v] += to_x * x[v] + to_y * y[v] + to_z * z[v] + to_w * w[v]
     return products
+
+
+@numba.njit(cache=True)
+def _padded(size, multiple):
+    """The next multiple of ``multiple``."""
+    return (size + multiple - 1) // multiple * multiple
 
 
 @numba.njit(cache=True)
