@@ -97,9 +97,9 @@ def _mean_affinity(inner, neighbors, counts, basis, projectors, ranks, q):
 
 @numba.njit(cache=True)
 def _products(inner, own, q, basis, columns):
-    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`; four terms, two rows at once.
+    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`.
 
-    Rows are padded: what a vectorised loop leaves over would cost as much as the rest.
+    Four terms and two rows at once; rows are padded, for what a vectorised loop leaves over is slow.
     """
     size, of_query = len(columns), inner[q]
     width = _padded(size, LANES)

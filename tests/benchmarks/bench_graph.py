@@ -2,12 +2,11 @@
 
     python tests/benchmarks/bench_graph.py [--n 10000] [--d 2048] [--k 50] [--rounds 3] [--memory 50000]
 
-Clustered unit vectors (`clustered` in tests/truth.py) as a set, isotropic ones where no two neighbourhoods have
-much in common, and single clusters of 50 as groups. Rivals:
-the published NNK code's rule as we restate it (faiss search, then a numpy loop over points), scipy's NNLS,
-faiss, scikit-learn, torch, scipy's subspace angles. Times are the process's own CPU time, so that other work
-on the machine counts little. Writes notebooks/results/bench/{rows,scaling,machine}.csv, which the book reads.
-About 12 minutes on one core.
+Clustered unit vectors (`clustered` in tests/truth.py) as a set, isotropic ones, whose neighbourhoods have
+little in common, as another, and single clusters of 50 as groups. Rivals: the published NNK code's rule as we
+restate it (faiss search, then a numpy loop over points), scipy's NNLS, faiss, scikit-learn, torch, scipy's
+subspace angles. Times are the process's own CPU time, so that other work on the machine counts little. Writes
+notebooks/results/bench/{rows,scaling,machine}.csv, which the book reads. About 12 minutes on one core.
 """
 
 # ruff: noqa: E402 - the libraries read their number of threads when they are imported
