@@ -61,13 +61,18 @@ def polytopes(graph, z, hops):
             yield _tile(points, ids, table, asked[ids])
     for group in large:
         for members, inside in surroundings(group[asked[group]], table, hops):
-            yield _tile(points, members[None], table, np.isin(members, inside)[None])
+            served = np.zeros(len(points), dtype=bool)
+            served[inside] = True
+            yield _tile(points, members[None], table, served[members][None])
 
 
 def _neighbor_table(graph, z, n, hops):
     """(N, s) neighbours of every point that matters, −1 pads."""
     pairs = [(graph.queries, graph.indices, graph.support)]
-    missing = np.setdiff1d(graph.indices[graph.support], graph.queries) if hops == 2 else ()
+    needed = np.zeros(n, dtype=bool)
+    needed[graph.indices[graph.support]] = hops == 2
+    needed[graph.queries] = False
+    missing = np.flatnonzero(needed)
     if len(missing):
         more = nnk(z, queries=missing, groups=graph.groups, **graph.settings)
         pairs.append((more.queries, more.indices, more.support))
