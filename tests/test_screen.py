@@ -48,7 +48,7 @@ KERNELS = [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 5.0}]
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=["cosine", "rbf"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("block_bytes", [BLOCK, 2**16])
+@pytest.mark.parametrize("block_bytes", [BLOCK, 2**21])
 @pytest.mark.parametrize("shift", [0.0, 20.0])
 def test_a_screened_search_is_the_full_search(screening, shift, block_bytes, dtype, kernel):
     """A mean far off (embeddings after a ReLU have one) would drown in bfloat16; it is taken out first."""
@@ -116,6 +116,12 @@ def test_no_structure_no_screen(screening):
 def test_small_sets_are_not_screened(screening, monkeypatch, attribute, value):
     monkeypatch.setattr(screen_module, attribute, value)
     search(clustered(400, 32, np.random.default_rng(0)).astype(np.float32), 5)
+    assert screening == [(None, None)]
+
+
+def test_lists_that_do_not_fit_are_not_made(screening):
+    z = clustered(400, 32, np.random.default_rng(0)).astype(np.float32)
+    search(z, 5, block_bytes=2**15)
     assert screening == [(None, None)]
 
 

@@ -40,8 +40,9 @@ def screen(keys, half, own, wide, rounding, block_bytes, threads):
     tiles : list of (members, inside), as `surroundings` gives them. doubt : (D,) int64 tensor, queries with
         too many candidates to list. None, None where all this would not be faster.
     """
-    n = len(keys)
-    if n < LEAST_ROWS or keys.shape[1] < LEAST_WIDTH or half_gain(threads) < LEAST_GAIN:
+    n, listed = len(keys), 8 * ROOMY * wide * len(keys)
+    small = n < LEAST_ROWS or keys.shape[1] < LEAST_WIDTH
+    if small or listed > block_bytes or half_gain(threads) < LEAST_GAIN:
         return None, None
     coarse = _Coarse.of(keys, half, rounding, wide, threads)
     if not coarse.promising():
@@ -99,12 +100,14 @@ class _Coarse:
         return work <= CLOSE * n
 
     def candidates_of_all(self, block_bytes):
-        """Each pair is multiplied once where all products fit into ``block_bytes``."""
+        """Each pair is multiplied once where all products fit into ``block_bytes``, else twice."""
         n = len(self.rows)
         if 2 * n * n <= block_bytes:
             return self._candidates(np.arange(n), mirrored(self.rows))
-        parts = [self._candidates(part) for part in np.array_split(np.arange(n), -(-n // STRIP))]
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+        pool, found = np.empty((n, ROOMY * self.wide), np.int64), np.empty(n, np.int64)
+        for ids in np.array_split(np.arange(n), -(-n // STRIP)):
+            pool[ids], found[ids] = self._candidates(ids)
+        return pool, found
 
     def _candidates(self, ids, products=None):
         """All that can be among the nearest of the rows ``ids`` (B,), by their products (B, n) if at hand.
