@@ -1,4 +1,4 @@
-"""The fastest float32 matrix product of this machine's CPU, found by measuring once."""
+"""Matrix products on the CPU, the fastest way that this machine has: found by measuring once."""
 
 import time
 from functools import cache

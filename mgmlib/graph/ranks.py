@@ -13,13 +13,13 @@ def merge_row(row, first, half, own, best, places):
 
     The list descends, equal scores in order of their keys, and does not hold ``own``.
     """
-    n = len(row)
     n, count = len(row), len(best) + 1  # one for ``own``
     peaks = peaks_of(row, half[first:], count)
     width, enough = len(peaks), max(best[-1], reached(peaks, count))
     values, keys, held = np.empty(ROOM * count, row.dtype), np.empty(ROOM * count, np.int64), 0
     while held < len(best) and places[held] >= 0:
         values[held], keys[held], held = best[held], places[held], held + 1
+    known = held
     for c in range(width):
         if peaks[c] < enough:
             continue
@@ -30,7 +30,8 @@ def merge_row(row, first, half, own, best, places):
                     held = _keep(values, keys, held, best, places)
                     enough = best[-1]
                 values[held], keys[held], held = value, first + j, held + 1
-    _keep(values, keys, held, best, places)
+    if held > known:
+        _keep(values, keys, held, best, places)
 
 
 @numba.njit(cache=True)

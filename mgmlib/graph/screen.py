@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mgmlib.graph.lawson_hanson import with_threads
-from mgmlib.graph.products import half_gain, mirrored
+from mgmlib.graph.products import STRIP, half_gain, mirrored
 from mgmlib.graph.ranks import peaks_of, reached
 from mgmlib.graph.tiles import surroundings
 
@@ -20,7 +20,6 @@ LEAST_GAIN = 2.0  # of half-precision products over float32 ones: the second loo
 SEEDS, NEAR = 4, 32  # neighbourhoods that are looked at before anything is decided, rows of each
 ROOMY = 4  # most candidates of a row, in multiples of the number asked for
 CLOSE = 0.25  # most products that the second look may take, as a share of all
-STRIP = 256  # rows multiplied at once where all products do not fit
 CACHED = 2**16  # numbers that are rounded at once
 OUTPUT = 2.0**-8  # largest relative error of a product as bfloat16 holds it
 
