@@ -30,9 +30,9 @@ def screening(monkeypatch):
     return answers
 
 
-def search(z, wide, dtype=torch.float32, block_bytes=BLOCK, queries=None, **kernel):
+def search(z, wide, dtype=torch.float32, block_bytes=BLOCK, **kernel):
     points, rows = check_points(z, **kernel), torch.arange(len(z))
-    return nearest(points, rows, rows if queries is None else queries, wide, dtype, block_bytes, 1)
+    return nearest(points, rows, rows, wide, dtype, block_bytes, 1)
 
 
 def scores(z, kernel):

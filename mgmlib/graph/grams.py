@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mgmlib.graph.lawson_hanson import with_threads
+from mgmlib.graph.products import mirrored
 
 SMALL = 128  # rows of a set, beyond which matrix products are faster
 STRIP = 128  # rows multiplied at once by these
@@ -36,16 +37,8 @@ def grams(raw, ids, shift, scale, center):
     rows = torch.empty(ids.shape[1], raw.shape[1], dtype=torch.float64)
     for members, out in zip(arrays[1], gram, strict=True):
         _widen(arrays[0], members, *arrays[2:], center, rows.numpy())
-        by_strips(rows, out)
+        mirrored(rows, out, STRIP)
     return gram
-
-
-def by_strips(rows, out):
-    """Inner products of ``rows`` (n, d) with themselves into ``out`` (n, n): half of them, and its mirror."""
-    for start in range(0, len(rows), STRIP):
-        end = start + STRIP
-        torch.mm(rows[start:end], rows[start:].T, out=out[start:end, start:])
-        out[end:, start:end] = out[start:end, end:].T
 
 
 @numba.njit(parallel=True, cache=True)

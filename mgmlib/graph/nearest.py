@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import torch
 
-from mgmlib.graph.grams import by_strips
+from mgmlib.graph import grams
 from mgmlib.graph.lawson_hanson import with_threads
 from mgmlib.graph.products import STRIP, mirrored, product
 from mgmlib.graph.ranks import merge_row
@@ -65,8 +65,7 @@ def _by_tiles(keys, half, own, wide, tiles, doubt, threads):
     """The nearest of the rows ``own`` and their scores: in their tile; among all where in ``doubt``."""
     near, score = _empty(len(keys), wide, half)
     for members, inside in tiles:
-        products = torch.empty(len(members), len(members), dtype=keys.dtype)
-        by_strips(keys[torch.from_numpy(members)], products)
+        products = mirrored(keys[torch.from_numpy(members)], strip=grams.STRIP)
         columns, of_tile = np.searchsorted(members, inside), half.numpy()[members]
         with_threads(threads, _merge_tile, products.numpy(), columns, of_tile, members, inside, score, near)
     _one_way(keys, doubt, (half.numpy(), score, near, threads))

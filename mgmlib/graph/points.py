@@ -8,7 +8,8 @@ import numba
 import numpy as np
 import torch
 
-from mgmlib.graph.grams import by_strips, grams
+from mgmlib.graph.grams import STRIP, grams
+from mgmlib.graph.products import mirrored
 
 KERNELS = ("cosine", "rbf")
 LARGEST = 1e100  # coordinates beyond it would leave the float64 range once squared (RBF)
@@ -78,8 +79,8 @@ class Points:
         """Float64 rows at ``ids`` (any shape): (*ids.shape, d)."""
         rows = self.raw[ids].to(torch.float64, copy=True)
         if self.kernel == "rbf":
-            return rows.sub_(self.shift).div_(self.unit)
-        if self.raw.dtype == torch.float64:
+            rows = rows.sub_(self.shift)
+        elif self.raw.dtype == torch.float64:
             rows = rows.div_(self.peak[ids])
         return rows.div_(self.norm[ids])
 
@@ -114,7 +115,7 @@ class Points:
         if self.device.type == "cpu":
             gram = torch.empty(*ids.shape, ids.shape[1], dtype=dtype)
             for members, out in zip(ids, gram, strict=True):
-                by_strips(self.keys(members, dtype), out)
+                mirrored(self.keys(members, dtype), out, STRIP)
             return gram
         rows = self.rows(ids)
         if center:

@@ -18,11 +18,11 @@ def product(a, b, out):
     return torch.mm(a, b.T, out=out)
 
 
-def mirrored(rows):
-    """(n, n) inner products of all rows; half of them are computed, the rest are their mirror."""
-    out = torch.empty(len(rows), len(rows), dtype=rows.dtype)
-    for start in range(0, len(rows), STRIP):
-        end = start + STRIP
+def mirrored(rows, out=None, strip=STRIP):
+    """Inner products of ``rows`` (n, d) with themselves, (n, n): half of them are computed and mirrored."""
+    out = torch.empty(len(rows), len(rows), dtype=rows.dtype) if out is None else out
+    for start in range(0, len(rows), strip):
+        end = start + strip
         product(rows[start:end], rows[start:], out[start:end, start:])
         out[end:, start:end] = out[start:end, end:].T
     return out
