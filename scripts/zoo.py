@@ -4,6 +4,7 @@
     python scripts/zoo.py tune    --method byol --images FOLDER lr=0.1,0.3 tau=0.1,0.2
     python scripts/zoo.py publish --images FOLDER                              what is done, into the package
     python scripts/zoo.py verify  --images FOLDER                              what is in the package
+    python scripts/zoo.py repeat  --method byol --seed 0 --images FOLDER       train it again here, and compare
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg; "cifar10" is torchvision's copy. Runs are kept under
 runs/zoo and taken up where they were left. On 8 GPUs: torchrun --nproc-per-node 8 scripts/zoo.py train ...
@@ -22,6 +23,7 @@ import mgmlib as mgm
 from mgmlib.atomic import write_whole
 from mgmlib.pretrain import parallel
 from mgmlib.pretrain.evaluate import quality
+from mgmlib.pretrain.pocket import network
 from mgmlib.pretrain.publish import embed_manifolds, publish, publish_initial
 from mgmlib.pretrain.records import ASSETS, manifolds
 from mgmlib.pretrain.train import Trainer, log_spaced
@@ -87,7 +89,7 @@ def tune(args):
             row |= _score(trainer.run(), kept, held_out)
         except FloatingPointError:
             row |= {"seconds": round(trainer.seconds), "final_loss": None}
-        row["config"] = config.digest[:12]
+        row |= {"config": config.digest[:12], "device": trainer.device.type}
         write_whole(ASSETS / "tuning" / f"{args.method}-{row['config']}.json", json.dumps(row, indent=1))
         print(row, flush=True)
 
@@ -128,6 +130,25 @@ def verify(args):
         raise SystemExit(f"more than {TOLERANCE} from the published embeddings: {', '.join(wrong)}")
 
 
+def repeat(args):
+    """Train published runs once more on this machine, and keep what the probes give beside the record."""
+    train, test = (mgm.load_images(args.images, split=part) for part in ("train", "test"))
+    for name, seed, _ in chosen(args):
+        run, config = f"{name}-s{seed}", zoo_config(name, seed)
+        kept = ASSETS / f"repeated/{run}-{torch.device(args.device).type}.json"
+        if kept.is_file() or not (ASSETS / f"runs/{run}.json").is_file():
+            continue
+        folder = args.out / "repeated" / run
+        Trainer(config, train, folder, args.device).run()
+        result = json.loads((folder / "result.json").read_text())
+        about = {"name": name, "seed": seed} | {
+            key: value for key, value in result.items() if key != "config"
+        }
+        about |= quality(network(config, folder / "weights.safetensors"), config, train, test)
+        write_whole(kept, json.dumps(about, indent=1))
+        print(f"{run}: linear {about['linear']:.3f}{_against_record(name, seed, folder)}", flush=True)
+
+
 def _values(text):
     """What stands between the commas; a value that is itself a list keeps its brackets: [0.02,0.04]."""
     try:
@@ -136,12 +157,15 @@ def _values(text):
         return text.split(",")
 
 
+VERBS = {"train": train, "tune": tune, "publish": publish_all, "verify": verify, "repeat": repeat}
+
+
 def main():
     """Parse, and do."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "tune", "publish", "verify"))
+    parser.add_argument("what", choices=tuple(VERBS))
     parser.add_argument("grid", nargs="*")
     parser.add_argument("--method", choices=tuple(ZOO))
     parser.add_argument("--seed", type=int)
@@ -149,7 +173,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs/zoo")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_intermixed_args()
-    {"train": train, "tune": tune, "publish": publish_all, "verify": verify}[args.what](args)
+    VERBS[args.what](args)
 
 
 if __name__ == "__main__":

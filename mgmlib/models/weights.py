@@ -12,10 +12,15 @@ _WRAPPERS = ("state_dict", "model")  # keys under which training scripts commonl
 
 
 @contextlib.contextmanager
-def seeded(seed):
-    """Draw initial weights from a seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed, device="cpu"):
+    """Draw from a seed on the CPU and on ``device``; the global generators are left as they were."""
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

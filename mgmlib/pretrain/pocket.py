@@ -81,9 +81,10 @@ def _trained_here(name, config):
 
 
 def _minutes(name):
-    """What the recorded runs of this name took, or of all."""
+    """What the recorded runs of this name took on one core, or of all."""
     runs = records(ASSETS)
-    if "seconds" not in runs:
+    if "device" not in runs:
         return None
+    runs = runs[runs["device"] == "cpu"]
     same = runs[runs["name"] == name]
     return (same if len(same) else runs)["seconds"].mean() / 60

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +55,6 @@ def publish(name, folder, train, test, assets):
     log = pd.read_csv(folder / "log.csv").iloc[-1]
     signs = {key: float(log[key]) for key in ("loss", "feature_std", "rankme", "alignment", "uniformity")}
     about = {"name": name, "seed": config.seed} | result | signs | quality(net, config, train, test)
-    about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     # Last: it says that all is there.
     write_whole(assets / "runs" / f"{run}.json", json.dumps(about, indent=1))
 

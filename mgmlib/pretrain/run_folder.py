@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 from pathlib import Path
 
 import torch
@@ -48,8 +50,8 @@ class RunFolder:
         """Keep the backbone as it is after a step."""
         write_whole(self.path / f"snapshots/{step:06d}.safetensors", half(backbone))
 
-    def finish(self, backbone, log, seconds, steps):
-        """Weights, log and result."""
+    def finish(self, backbone, log, seconds, steps, device):
+        """Weights, log and result; ``device`` is the torch.device that trained."""
         import pandas as pd
 
         weights = half(backbone)
@@ -64,8 +66,17 @@ class RunFolder:
             "seconds": round(seconds, 1),
             "steps": steps,
             "torch": torch.__version__,
+            "device": device.type,
+            "machine": _machine(device),
         }
         write_whole(self.path / "result.json", json.dumps(result, indent=1).encode())
+
+
+def _machine(device):
+    """What trained, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def half(backbone):

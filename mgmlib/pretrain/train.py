@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from mgmlib.pretrain.views import render
 from mgmlib.pretrain.watch import Watch
 
 _N_WATCHED = 512
+# cuBLAS reads it at its first product: without, it may add in another order at every call.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 class Trainer:
@@ -94,7 +97,8 @@ class Trainer:
         if self.step == 0 and 0 in keep:
             self.folder.snapshot(self.method.backbone, 0)
         while self.step < end:
-            loss = self._one_step()
+            with _deterministic(self.device):
+                loss = self._one_step()
             self.step += 1
             bar.update()
             if self.step in keep:
@@ -108,7 +112,7 @@ class Trainer:
                 saved = time.monotonic()
         bar.close()
         if self.step == self.steps:
-            self.folder.finish(self.method.backbone, self.log, self.seconds, self.steps)
+            self.folder.finish(self.method.backbone, self.log, self.seconds, self.steps, self.device)
         return self
 
     def _one_step(self):
@@ -126,7 +130,7 @@ class Trainer:
         batch = self._batch(index, progress, rng)
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * _schedule(progress, config.warmup)
-        with seeded(_seed(config.seed, self.step, 2)):  # for layers that draw, such as dropout
+        with seeded(_seed(config.seed, self.step, 2), self.device):  # for layers that draw, such as dropout
             with self._autocast():
                 loss = self.method(views, batch)
             value = float(loss.detach())
@@ -186,6 +190,17 @@ class Trainer:
             self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+@contextlib.contextmanager
+def _deterministic(device):
+    """On a GPU, kernels that add in one order alone, for a run to repeat bit for bit; a CPU's do anyway."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cuda")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def log_spaced(steps, n):

@@ -26,7 +26,7 @@ def concentrations(rows, centroids, labels, tau, alpha):
     k = len(centroids)
     distance = (rows - centroids[labels]).norm(dim=1)
     size = torch.bincount(labels, minlength=k)
-    mean = torch.bincount(labels, distance, k) / size.clamp_min(1)
+    mean = torch.zeros_like(centroids[:, 0]).index_add_(0, labels, distance) / size.clamp_min(1)
     phi = mean / (size + alpha).log()
     phi = torch.where(size > 1, phi, phi[size > 1].max())
     low, high = phi.quantile(0.1), phi.quantile(0.9)
