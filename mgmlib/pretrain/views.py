@@ -11,6 +11,7 @@ Every number is drawn from the generator that is passed in.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -88,6 +89,17 @@ def render(images, view, size, rng):
     return _solarize(_blur(_recolor(x, view, rng), view.blur, rng), view.solarize, rng)
 
 
+@functools.cache
+def _on(device, rows):
+    """A constant matrix on a device: copied there once, for a copy makes the GPU wait."""
+    return torch.tensor(rows).to(device)
+
+
+@functools.cache
+def _from_yiq(device):
+    return torch.linalg.inv(torch.tensor(_YIQ)).to(device)
+
+
 def _uniform(rng, low, high, *shape):
     return low + (high - low) * torch.rand(shape, generator=rng, device=rng.device)
 
@@ -119,7 +131,7 @@ def _crop(x, boxes, side):
 def _recolor(x, view, rng):
     """All that is affine in colour, composed for each image: x -> A x + b, then clamped to [0, 1]."""
     n, eye = len(x), torch.eye(3, device=x.device)
-    luma = torch.tensor([LUMA] * 3, device=x.device)
+    luma = _on(x.device, (LUMA,) * 3)
     A, b = eye.repeat(n, 1, 1), torch.zeros(n, 3, 1, device=x.device)
     on = _coin(rng, view.jitter_p, n).float()
     turns = [r * on * _uniform(rng, -1, 1, n) for r in view.jitter]
@@ -135,16 +147,15 @@ def _recolor(x, view, rng):
         A, b = mix @ A, mix @ b
     if view.pca:
         noise = torch.randn(n, 3, 1, generator=rng, device=rng.device)
-        b = b + view.pca * torch.tensor(_PCA, device=x.device) @ noise
+        b = b + view.pca * _on(x.device, _PCA) @ noise
     return torch.baddbmm(b, A, x.flatten(2)).view_as(x).clamp_(0, 1)
 
 
 def _hue(angle):
     """Rotation (n, 3, 3) of colours about the grey axis, in YIQ."""
-    to = torch.tensor(_YIQ, device=angle.device)
     one, zero, c, s = torch.ones_like(angle), torch.zeros_like(angle), angle.cos(), angle.sin()
     turn = torch.stack([one, zero, zero, zero, c, -s, zero, s, c], 1).view(-1, 3, 3)
-    return torch.linalg.inv(to) @ turn @ to
+    return _from_yiq(angle.device) @ turn @ _on(angle.device, _YIQ)
 
 
 def _blur(x, p, rng):
@@ -195,8 +206,7 @@ def _jigsaw(images, view, size, rng):
     free = 1 / 3 - half  # how far a patch can move within its cell
     patches = []
     for cell in range(9):
-        centre = (torch.tensor([cell % 3, cell // 3], device=x.device) - 1.0) * (2 / 3)
-        cx, cy = (centre[i] + free * _uniform(rng, -1, 1, n) for i in (0, 1))
+        cx, cy = ((at - 1) * (2 / 3) + free * _uniform(rng, -1, 1, n) for at in (cell % 3, cell // 3))
         extent = torch.full((n,), half, device=x.device)
         patches.append(_recolor(_crop(x, torch.stack([cx, cy, extent, extent]), side), view, rng))
     order = torch.rand(n, 9, generator=rng, device=rng.device).argsort(1)

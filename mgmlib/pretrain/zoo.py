@@ -49,6 +49,8 @@ _TUNED = {
     "swav": {"options": {"epsilon": 0.03}},
     "infomin": {"options": {"tau": 0.07}},
     "dino": {"options": {"norm": True, "teacher_tau": (0.02, 0.02)}},  # either alone does little
+    "dino-vit": {"options": {"teacher_tau": (0.02, 0.02)}},
+    "sigmoid": {"lr": 0.03},
 }
 for _name, _chosen in _TUNED.items():
     ZOO[_name] |= _chosen
