@@ -12,7 +12,7 @@ ZOO    := --images $(or $(IMAGES),cifar10) $(addprefix --method ,$(METHOD)) $(ad
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint unit cases pages nbval check bench rates run zoo zoo-publish zoo-verify packs paper paper-dry lock clean
+.PHONY: help book html test lint unit cases pages nbval check bench rates run zoo zoo-publish zoo-verify zoo-repeat packs paper paper-dry lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -71,6 +71,9 @@ zoo-publish: $(VENV)/installed
 
 zoo-verify: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN) scripts/zoo.py verify $(ZOO)
+
+zoo-repeat: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(RUN) scripts/zoo.py repeat $(ZOO)
 
 paper: $(VENV)/installed  ## the study at full size: make paper IMAGES=FOLDER [WEIGHTS=FOLDER] [DEVICE=cuda] [WORKERS=8]
 	$(RUN) scripts/paper.py run --images "$(IMAGES)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") \

@@ -4,7 +4,7 @@
     python scripts/zoo.py tune    --method byol --images FOLDER lr=0.1,0.3 tau=0.1,0.2
     python scripts/zoo.py publish --images FOLDER                              what is done, into the package
     python scripts/zoo.py verify  --images FOLDER                              what is in the package
-    python scripts/zoo.py repeat  --method byol --seed 0 --images FOLDER       train it again here, and compare
+    python scripts/zoo.py repeat  --method byol --seed 0 --images FOLDER       train it again, and compare
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg; "cifar10" is torchvision's copy. Runs are kept under
 runs/zoo and taken up where they were left. On 8 GPUs: torchrun --nproc-per-node 8 scripts/zoo.py train ...

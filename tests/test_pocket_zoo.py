@@ -18,7 +18,7 @@ from mgmlib.models import PUBLISHED
 from mgmlib.pretrain import pocket, publish
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.methods import METHODS
-from mgmlib.pretrain.records import ASSETS, geometry, manifolds, manifolds_file, records
+from mgmlib.pretrain.records import ASSETS, geometry, manifolds, manifolds_file, records, repeated
 from mgmlib.pretrain.train import Trainer
 from mgmlib.pretrain.zoo import FOURTEEN, INITIAL, PARADIGMS, ZOO, paradigm, recipe, runs, varied, zoo_config
 
@@ -107,12 +107,11 @@ def test_how_long_a_run_takes_is_told_from_those_that_were_timed(tmp_path, monke
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/random-vit-s0.json").write_text('{"name": "random-vit", "seed": 0}')
     assert pocket._minutes("byol") is None
-    for name, seconds in (("swav", 600), ("byol", 300)):
-        (tmp_path / f"runs/{name}-s0.json").write_text(
-            json.dumps({"name": name, "seed": 0, "seconds": seconds})
-        )
+    for name, device, seconds in (("swav", "cpu", 600), ("byol", "cpu", 300), ("moco-v1", "cuda", 60)):
+        run = {"name": name, "seed": 0, "device": device, "seconds": seconds}
+        (tmp_path / f"runs/{name}-s0.json").write_text(json.dumps(run))
     assert pocket._minutes("byol") == 5
-    assert pocket._minutes("dino") == 7.5
+    assert pocket._minutes("dino") == pocket._minutes("moco-v1") == 7.5, "on one core"
 
 
 def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, monkeypatch):
@@ -176,6 +175,24 @@ def test_verifying_passes_on_what_was_published_and_names_what_was_not(tmp_path,
     (tmp_path / "embeddings/byol-s0.safetensors").write_bytes(manifolds_file(other))
     with pytest.raises(SystemExit, match="more than 0.01 from the published embeddings: byol-s0"):
         script.verify(asked)
+
+
+def test_a_run_that_is_repeated_is_set_beside_its_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "PER_CLASS", 6)
+    monkeypatch.setattr(publish, "N_VIEWS", 6)
+    monkeypatch.setattr(publish, "K", 5)
+    images = pictures(per_class=6)
+    Trainer(tiny("byol"), images, tmp_path / "run").run(progress=False)
+    assert repeated(tmp_path).empty
+    publish.publish("byol", tmp_path / "run", images, images, tmp_path)
+    monkeypatch.setattr(script, "ASSETS", tmp_path)
+    monkeypatch.setattr(script, "zoo_config", tiny)
+    monkeypatch.setattr(script.mgm, "load_images", lambda *_, **__: images)
+    script.repeat(SimpleNamespace(method=None, seed=0, images="", out=tmp_path, device="cpu"))
+    again = repeated(tmp_path).iloc[0]
+    assert again["name"] == "byol" and again["weights_sha256"] == again["again_weights_sha256"]
+    assert (again["linear"], again["knn"]) == (again["again_linear"], again["again_knn"])
+    assert capsys.readouterr().out.endswith("weights the same as those published, bit for bit\n")
 
 
 # --- what is committed ---

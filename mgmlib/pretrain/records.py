@@ -50,6 +50,23 @@ def trials(folder=ASSETS):
     return pd.DataFrame(found)
 
 
+def repeated(folder=ASSETS):
+    """One row a published run that was trained once more: name, seed, where, and what its probes gave.
+
+    ``linear`` and ``knn`` are of the published run; ``again_linear`` and ``again_knn`` of the other.
+    """
+    import pandas as pd
+
+    again = [json.loads(path.read_text()) for path in Path(folder).glob("repeated/*.json")]
+    if not again:
+        return pd.DataFrame(columns=["name", "seed", "machine", "linear", "knn", "again_linear", "again_knn"])
+    probes = ["linear", "knn"]
+    again = pd.DataFrame(again)[["name", "seed", "machine", "weights_sha256", *probes]]
+    again = again.rename(columns={key: f"again_{key}" for key in (*probes, "weights_sha256")})
+    published = records(folder)[["name", "seed", "weights_sha256", *probes]]
+    return published.merge(again, on=["name", "seed"])  # in the order of the records
+
+
 def geometry(kind, folder=ASSETS):
     """One of the tables of every published run and untrained network, as one.
 

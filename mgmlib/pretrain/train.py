@@ -195,15 +195,25 @@ class Trainer:
 
 @contextlib.contextmanager
 def _deterministic(device):
-    """On a GPU, kernels that add in one order alone, for a run to repeat bit for bit; a CPU's do anyway."""
-    before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(before[0] or device.type == "cuda")
-    deterministic.fill_uninitialized_memory = False  # nothing here reads what was not written: half of all launches
+    """On a GPU, kernels that add in one order alone, for a run to repeat bit for bit; a CPU's do anyway.
+
+    Where CUDA has no such kernel torch warns: position embeddings interpolated for a ViT's small crops.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = deterministic.fill_uninitialized_memory
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        deterministic.fill_uninitialized_memory = (
+            False  # half of all launches, and nothing reads what they fill
+        )
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        deterministic.fill_uninitialized_memory = before[1]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        deterministic.fill_uninitialized_memory = filled
 
 
 def log_spaced(steps, n):
