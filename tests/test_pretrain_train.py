@@ -266,10 +266,12 @@ class Pixels(nn.Module):
 def test_the_indicators_tell_collapse_from_spread():
     pixels = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
     watch = Watch(pixels, 32, lambda x: 2 * x - 1)
-    collapsed, spread = watch(Constant()), watch(Pixels())
-    assert collapsed["feature_std"] == pytest.approx(0, abs=1e-6)
-    assert collapsed["rankme"] == pytest.approx(1, abs=1e-3)
-    assert collapsed["uniformity"] == pytest.approx(0, abs=1e-6)
+    dead = nn.Sequential(Constant(), nn.ReLU(), nn.Threshold(np.inf, 0.0))  # zeros
+    for collapsed in (watch(Constant()), watch(dead)):
+        assert collapsed["feature_std"] == pytest.approx(0, abs=1e-6)
+        assert collapsed["rankme"] == pytest.approx(1, abs=1e-3)
+        assert collapsed["uniformity"] == pytest.approx(0, abs=1e-6)
+    spread = watch(Pixels())
     assert spread["feature_std"] == pytest.approx(1, abs=0.02)
     assert spread["rankme"] > 50
 

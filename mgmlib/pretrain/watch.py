@@ -42,7 +42,7 @@ class Watch:
 
         training = backbone.training
         backbone.eval()
-        z, first, second = (unit(backbone(x)) for x in (self.plain, *self.views))
+        z, first, second = (_directions(backbone(x)) for x in (self.plain, *self.views))
         backbone.train(training)
         return {
             "feature_std": float(z.std(0).mean() * z.shape[1] ** 0.5),
@@ -50,3 +50,10 @@ class Watch:
             "alignment": float(alignment(first, second)),
             "uniformity": float(uniformity(z)),
         }
+
+
+def _directions(features):
+    """Unit features (B, d); those of norm 0, which a dead network gives, are one point."""
+    z = unit(features)
+    z[(z == 0).all(1), 0] = 1
+    return z
