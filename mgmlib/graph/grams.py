@@ -61,21 +61,31 @@ def _in_registers(raw, ids, shift, scale, center, gram):
 @numba.njit(cache=True)
 def _widen(raw, members, shift, scale, center, first, out):
     """Columns from ``first`` on of the rows of one set, float64, into ``out`` (at least n, columns)."""
-    last = min(first + out.shape[1], raw.shape[1])
-    mean = np.zeros(last - first)
-    for i in range(len(members)):
-        row, still, to, factor = raw[members[i], first:last], shift[first:last], out[i], scale[members[i]]
-        for t in range(len(row)):
-            to[t] = (row[t] - still[t]) * factor
-        if center:
-            for t in range(len(mean)):
-                mean[t] += to[t]
+    n, last = len(members), min(first + out.shape[1], raw.shape[1])
+    still = shift[first:last]
+    for i in range(0, n, 2):  # two rows at a time arrive faster from memory
+        j = min(i + 1, n - 1)
+        a, b, of_a, of_b = raw[members[i], first:last], raw[members[j], first:last], out[i], out[j]
+        by_a, by_b = scale[members[i]], scale[members[j]]
+        for t in range(len(still)):
+            of_a[t], of_b[t] = (a[t] - still[t]) * by_a, (b[t] - still[t]) * by_b
     if center:
-        mean /= len(members)
-        for i in range(len(members)):
-            to = out[i]
-            for t in range(len(mean)):
-                to[t] -= mean[t]
+        _centre(out, n, len(still))
+
+
+@numba.njit(cache=True)
+def _centre(rows, n, size):
+    """Subtract their mean from the first ``n`` rows, in the first ``size`` columns."""
+    mean = np.zeros(size)
+    for i in range(n):
+        row = rows[i]
+        for t in range(size):
+            mean[t] += row[t]
+    mean /= n
+    for i in range(n):
+        row = rows[i]
+        for t in range(size):
+            row[t] -= mean[t]
 
 
 @numba.njit(cache=True, fastmath={"reassoc", "contract"})
