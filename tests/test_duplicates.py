@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mgmlib as mgm
-from mgmlib.graph.duplicates import representatives
+from mgmlib.graph.duplicates import _directions, representatives
 from mgmlib.graph.points import check_points
 
 CASES = int(os.environ.get("CASES", 150))  # of adversarial sets; `make cases` draws 10,000
@@ -76,6 +76,18 @@ def test_resolution_separates_rounding_from_distance():
     for distance, merged in ((1e-7, True), (1e-5, False)):
         points = check_points(np.vstack([z, z[0] + distance * step]).astype(np.float32))
         assert (representatives(points, groups)[5] == 0) == merged
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_meet_on_the_first_line_are_told_apart_by_the_others(dtype):
+    """Every row lies at the same place on the first line; true copies of some are found all the same."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((60, 32))
+    line = _directions(check_points(z.astype(dtype)))[:, 0].numpy()
+    z -= np.outer(z @ line, line)
+    z = (z / np.linalg.norm(z, axis=1, keepdims=True) + line)[np.r_[:60, :10]]
+    groups = np.zeros(70, dtype=np.int64)
+    np.testing.assert_array_equal(representatives(check_points(z.astype(dtype)), groups), np.r_[:60, :10])
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])

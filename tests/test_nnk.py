@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mgmlib as mgm
-from mgmlib.graph import authors, lawson_hanson, tableau, tiles
+from mgmlib.graph import authors, grams, lawson_hanson, tableau, tiles
 from mgmlib.graph.points import check_points
 from tests.truth import clustered, known_neighborhoods, reference_weights, rotation
 
@@ -164,6 +164,60 @@ def test_queries_are_rows_of_the_whole():
     np.testing.assert_allclose(some.weights, every.weights[some.queries], atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_groups_of_any_size_have_the_weights_of_scipy(dtype, scale):
+    """Groups of unequal sizes with copies, rows out of order, all others candidates: scipy's weights."""
+    rng = np.random.default_rng(8)
+    groups = rng.permutation(np.repeat([0, 1, 2, 3], [3, 17, 50, 70]))
+    z = clustered(140, 600, rng, clusters=1, rank=9)
+    members = np.flatnonzero(groups == 2)
+    z[members[:5]] = z[members[-5:]]
+    z = (z * scale).astype(dtype)
+    graph = mgm.nnk(z, 80, groups=groups)
+    assert graph.n_duplicates == 5 and graph.converged.all() and graph.kkt.max() <= 1e-12
+    for q in range(0, 140, 3):
+        candidates = graph.indices[q][graph.indices[q] >= 0]
+        assert len(candidates) == {0: 2, 1: 16, 2: 44, 3: 69}[groups[q]]
+        expected = reference_weights(z / dtype(scale), q, candidates)
+        np.testing.assert_allclose(graph.weights[q, : len(candidates)], expected, atol=1e-6)
+        assert set(graph.neighbors(q)) == set(candidates[expected > 1e-6])
+
+
+@pytest.mark.parametrize("kernel", [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 20.0}])
+def test_order_and_company_of_groups_change_nothing(kernel):
+    """A group's neighbourhoods do not depend on its place among others, of its size or of other sizes."""
+    rng = np.random.default_rng(9)
+    z = clustered(200, 40, rng, clusters=2).astype(np.float32)
+    groups = np.repeat(np.arange(6), [50, 20, 50, 20, 10, 50])
+    order = rng.permutation(200)
+    plain, mixed = (
+        mgm.nnk(z, 60, groups=groups, **kernel),
+        mgm.nnk(z[order], 60, groups=groups[order], **kernel),
+    )
+    found = weight_matrix(mixed, 200)
+    np.testing.assert_allclose(found, weight_matrix(plain, 200)[np.ix_(order, order)], atol=1e-9)
+    np.testing.assert_array_equal(mixed.n_neighbors, plain.n_neighbors[order])
+
+
+def test_steepest_is_the_first_of_the_largest_open_gradients():
+    """Integers tie often, and what is not open may be larger still."""
+    rng = np.random.default_rng(10)
+    for m in range(1, 40):
+        gradient, state = rng.integers(-2, 4, m) / 4, rng.integers(0, 3, m).astype(np.int8)
+        gradient[rng.integers(m)] = -np.inf
+        among = np.where(state == lawson_hanson.OPEN, gradient, -np.inf)
+        expected = among.argmax() if among.max() > 0 else -1
+        assert lawson_hanson._steepest(gradient, state) == expected
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 11])
+def test_norms_are_those_of_each_row(n):
+    z = np.random.default_rng(n).standard_normal((n, 70)).astype(np.float32)
+    expected = np.linalg.norm(z.astype(float), axis=1)
+    np.testing.assert_allclose(check_points(z).norm[:, 0], expected, rtol=1e-15)
+
+
 @pytest.mark.parametrize("kernel", [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 5.0}])
 def test_large_groups_give_the_same_answer(monkeypatch, kernel):
     """The path for sets beyond one tile, and any block size, against the path for small ones."""
@@ -192,6 +246,17 @@ def test_grams_of_any_size_are_the_plain_products(n, dtype, kernel):
         found = points.gram(torch.tensor(ids), center=center)
         np.testing.assert_allclose(found, of_set @ of_set.transpose(0, 2, 1), atol=1e-12)
         np.testing.assert_array_equal(found, found.mT)
+
+
+@pytest.mark.parametrize("d", [grams.COLUMNS - 1, grams.COLUMNS, 2 * grams.COLUMNS + 5])
+def test_grams_of_any_width_are_the_plain_products(d):
+    """Whole blocks of columns and what remains of them."""
+    z = np.random.default_rng(d).standard_normal((20, d)).astype(np.float32) + 1
+    rows = z / np.linalg.norm(z.astype(float), axis=1, keepdims=True)
+    for center in (False, True):
+        of_set = rows - center * rows.mean(0)
+        found = check_points(z).gram(torch.arange(20)[None], center=center)[0]
+        np.testing.assert_allclose(found, of_set @ of_set.T, atol=1e-13)
 
 
 def test_thread_count_and_kinds_of_input_change_nothing():

@@ -22,23 +22,38 @@ def representatives(points, codes):
     -------
     (N,) int64: for each row the first row that is the same point (itself when there is none before it).
     """
-    lines = points.project(_directions(points)).cpu().numpy()
+    directions = _directions(points)
+    line = points.project(directions[:, :1])[:, 0].cpu().numpy()
     radius = 2 * points.resolution
     reach = 4 * radius  # on the lines, whose coordinates are rounded too
-    parent = np.arange(len(points))
-    order, gap = np.lexsort((lines[:, 0], codes)), 1
-    while gap < len(order):  # each row against its gap-th follower, until no pair is close enough
-        left, right = order[:-gap], order[gap:]
-        near = (codes[left] == codes[right]) & (np.abs(lines[right, 0] - lines[left, 0]) <= reach)
-        if not near.any():
-            break
-        near &= (np.abs(lines[right] - lines[left]) <= reach).all(1)
+    parent, order, gap = np.arange(len(points)), np.lexsort((line, codes)), 1
+    left, right = _close(order, gap, line, codes, reach)
+    lines = _others(points, directions[:, 1:], np.union1d(left, right))
+    while len(left):  # each row against its gap-th follower, until no pair is close enough
+        near = (np.abs(lines[right] - lines[left]) <= reach).all(1)
         left, right = _confirm(points, left[near], right[near], radius)
         gap += 1
         if len(left):  # the merged rows leave the line; what remains is compared afresh
             _join(parent, left, right)
             order, gap = order[parent[order] == order], 1
+        left, right = _close(order, gap, line, codes, reach)
     return parent
+
+
+def _close(order, gap, line, codes, reach):
+    """Rows and their ``gap``-th followers in ``order`` that share a group and lie close on the line."""
+    left, right = order[:-gap], order[gap:]
+    near = (codes[left] == codes[right]) & (line[right] - line[left] <= reach)
+    return left[near], right[near]
+
+
+def _others(points, directions, suspects):
+    """Coordinates (N, m) of the ``suspects`` on the other lines: who is close to none needs none."""
+    lines = np.zeros((len(points), directions.shape[1]))
+    if len(suspects):
+        ids = torch.as_tensor(suspects, device=points.device)
+        lines[suspects] = points.project(directions, ids).cpu().numpy()
+    return lines
 
 
 def _directions(points):

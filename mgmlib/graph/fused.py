@@ -4,8 +4,10 @@ import numba
 import numpy as np
 import torch
 
-from mgmlib.graph.lawson_hanson import kernel_row, solve_one, with_threads
+from mgmlib.graph.lawson_hanson import LENT, kernel_row, solve_one, solve_within, with_threads, workspace
 from mgmlib.graph.ranks import merge_row
+
+TOGETHER = 32  # members of groups that share a workspace
 
 
 def solve_block(points, block, tol, threads):
@@ -47,26 +49,39 @@ def _solve_groups(gram, kernel, where, decay, near, theta, kkt):
     """Blocks in which all others of a tile are candidates: kernel values are made once for all queries."""
     half, n = _halves(gram, decay), gram.shape[1]
     known, columns = np.ones(n, np.bool_), np.arange(n)
-    for point in numba.prange(len(where)):
-        tile, query = where[point]
-        among = kernel[tile]
-        target, weights = among[query].copy(), np.zeros(n)
-        target[query] = -np.inf  # no candidate of itself
-        kkt[point] = solve_one(among, known, among, columns, decay, target, 0.0, 0.0, weights)[0]
-        _rank(gram[tile, query] - half[tile], query, near[point])
-        theta[point] = weights[near[point]]
+    for start in numba.prange((len(where) + TOGETHER - 1) // TOGETHER):
+        work, lists = workspace(n), np.empty((3, n))
+        for point in range(start * TOGETHER, min((start + 1) * TOGETHER, len(where))):
+            tile, query = where[point]
+            among = kernel[tile], known, columns, decay
+            ranked = gram[tile, query], half[tile], near[point]
+            kkt[point] = _solve_member(query, *among, *ranked, theta[point], lists, work)
 
 
-@numba.njit(cache=True)
+@numba.njit(**LENT)
+def _solve_member(query, among, known, columns, decay, inner, half, near, theta, lists, work):
+    """Candidates, weights and residual of one member of a group."""
+    target, weights, score = lists[0], lists[1], lists[2]
+    for i in range(len(target)):
+        target[i], weights[i], score[i] = among[query, i], 0.0, inner[i] - half[i]
+    target[query] = -np.inf  # no candidate of itself
+    worst, _ = solve_within(work, among, known, among, columns, decay, target, 0.0, 0.0, weights)
+    _rank(score, query, near)
+    for i in range(len(near)):
+        theta[i] = weights[near[i]]
+    return worst
+
+
+@numba.njit(**LENT)
 def _rank(score, query, near):
     """All but the query, best score first, ties by column: each at the number of those before it."""
     score[query] = -np.inf
     for i in range(len(score)):
-        before, own = 0, score[i]
-        for j in range(len(score)):
-            before += score[j] > own
-        for j in range(i):
-            before += score[j] == own
+        earlier, later, own, before = score[:i], score[i:], score[i], 0
+        for j in range(len(earlier)):
+            before += earlier[j] >= own
+        for j in range(len(later)):
+            before += later[j] > own
         if i != query:
             near[before] = i
 

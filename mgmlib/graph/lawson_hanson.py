@@ -9,6 +9,8 @@ DEPENDENT = 2e-15  # a squared residual below it counts as a linear dependence: 
 STEPS = 10  # at most STEPS · k pivots a point; the mean is about the number of neighbours
 COSINE = 0.0  # in the place of the RBF decay
 OPEN, PASSIVE, PASSED_OVER = 0, 1, 2  # states of a candidate
+VECTOR = 8  # rows of the factorisation are worked on in multiples of it: remainders cost more than zeros
+LENT = dict(cache=True, error_model="numpy", _nrt=False)  # arrays are lent: to count references took a fifth
 
 
 def solve(kernel, target, threads):
@@ -62,18 +64,45 @@ def solve_one(kernel, known, inner, near, decay, target, rounding, tol, theta):
 
     With P the passive set in order of entry and K_PP = LLᵀ, L⁻¹ [K_P: | I] is kept row by row (``basis``),
     and of the row [c | 0] what the rows so far leave (``rest``): the negative gradient at the optimum on P,
-    and minus that optimum. A new member costs one pass over the rows. (Small functions on plain arrays: numba
-    counts references of what it passes on.)
+    and minus that optimum. A new member costs one pass over the rows.
 
     ``rounding`` is the error of a kernel value, 0 for float64. Returns the largest violation of the
     optimality conditions, and whether the set θ > tol is beyond doubt to first order in ``rounding``.
     """
-    m = len(target)
-    basis, rest, share, y = np.empty((m, 2 * m)), np.zeros(2 * m), np.empty(m), np.empty(m)
-    chosen, order, state = np.empty(m, np.int64), np.arange(m), np.zeros(m, np.int8)
-    gradient, trial, least = rest[:m], rest[m:], max(DEPENDENT, rounding)
-    gradient[:] = target
-    n = 0
+    work = workspace(len(target))
+    return solve_within(work, kernel, known, inner, near, decay, target, rounding, tol, theta)
+
+
+@numba.njit(cache=True)
+def workspace(m):
+    """What `solve_within` works on for problems of ``m`` candidates, one after the other."""
+    basis, rest = np.empty((m, _whole(2 * m))), np.empty(_whole(2 * m))
+    weight, y = np.empty(m), np.empty(m)
+    return basis, rest, weight, y, np.empty(m, np.int64), np.arange(m), np.empty(m, np.int8)
+
+
+@numba.njit(**LENT)
+def solve_within(work, kernel, known, inner, near, decay, target, rounding, tol, theta):
+    """The same as `solve_one`, within a `workspace`."""
+    m, (basis, rest, weight, y, chosen, _, state) = len(target), work
+    n = _descend(kernel, known, inner, near, decay, target, max(DEPENDENT, rounding), *work)
+    passive, inverse, gradient = chosen[:n], basis[:n, m : m + n], rest[:m]
+    worst = _violation(kernel, target, passive, weight, state, gradient)
+    if worst > STATIONARY and _refine(inverse, passive, gradient, y, weight):
+        worst = _violation(kernel, target, passive, weight, state, gradient)
+    for r in range(n):
+        theta[passive[r]] = weight[r]
+    return worst, rounding > 0 and _certain(inverse, state, theta, gradient, rounding, tol)
+
+
+@numba.njit(**LENT)
+def _descend(kernel, known, inner, near, decay, target, least, basis, rest, weight, y, chosen, order, state):
+    """Pivot until no candidate's weight should grow; returns the size of the passive set."""
+    m, n = len(target), 0
+    gradient, trial = rest[:m], rest[m:]
+    for i in range(m):
+        weight[i], state[i] = 0.0, OPEN
+    _restart(target, gradient, trial)
     for _ in range(STEPS * m):
         j = _steepest(gradient, state)
         if j < 0:
@@ -82,42 +111,54 @@ def solve_one(kernel, known, inner, near, decay, target, rounding, tol, theta):
         if not known[j]:
             kernel_row(inner, near, j, decay, kernel[j])
             known[j] = True
-        if not _append(kernel[j], least, j, n, order, basis, rest, share, y):
+        if not _append(kernel[j], least, j, n, order, basis, rest, y):
             continue
         chosen[n], state[j] = j, PASSIVE
         n += 1
-        leaving = _advance(trial, chosen, n, theta)
+        leaving = _advance(trial, n, weight)
         while leaving >= 0:
             end, n = n, leaving
-            gradient[:], trial[:] = target, 0.0
+            _restart(target, gradient, trial)
             subtract(rest, y, basis, order, n)
             for at in range(leaving, end):  # the rows below the one that left are factored anew
-                j = chosen[at]
-                if at > leaving and _append(kernel[j], least, j, n, order, basis, rest, share, y):
-                    chosen[n] = j
+                j, kept, weight[at] = chosen[at], weight[at], 0.0
+                if at > leaving and _append(kernel[j], least, j, n, order, basis, rest, y):
+                    chosen[n], weight[n] = j, kept
                     n += 1
                 else:
-                    theta[j], state[j] = 0.0, OPEN
+                    state[j] = OPEN
             _reopen(state)
-            leaving = _advance(trial, chosen, n, theta)
-    passive, inverse = chosen[:n], basis[:n, m : m + n]
-    worst = _violation(kernel, target, passive, share, theta, gradient)
-    if worst > STATIONARY and _refine(inverse, passive, gradient, share, theta):
-        worst = _violation(kernel, target, passive, share, theta, gradient)
-    return worst, rounding > 0 and _certain(inverse, state, theta, gradient, rounding, tol)
+            leaving = _advance(trial, n, weight)
+    return n
 
 
-@numba.njit(cache=True)
-def _steepest(gradient, state):
-    """The open candidate whose weight should grow most; −1 when none should grow."""
-    best, j = STATIONARY, -1
+@numba.njit(**LENT)
+def _restart(target, gradient, trial):
+    """What is left to explain before the first member."""
     for i in range(len(gradient)):
-        if gradient[i] > best and state[i] == OPEN:
-            best, j = gradient[i], i
-    return j
+        gradient[i] = target[i]
+    for i in range(len(trial)):
+        trial[i] = 0.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(**LENT)
+def _whole(size):
+    return (size + VECTOR - 1) // VECTOR * VECTOR
+
+
+@numba.njit(**LENT)
+def _steepest(gradient, state):
+    """The open candidate whose weight should grow most, the first of equals; −1 when none should grow."""
+    bits, best = gradient.view(np.int64), 0
+    for i in range(len(bits)):  # positive numbers rank as their bits do, whose maximum is found in vectors
+        best = max(best, bits[i] if state[i] == OPEN else 0)
+    for i in range(len(bits)):
+        if bits[i] == best and state[i] == OPEN:
+            return i if gradient[i] > STATIONARY else -1
+    return -1
+
+
+@numba.njit(**LENT)
 def kernel_row(inner, near, a, decay, out):
     """Kernel values of candidate number ``a`` with all candidates, into ``out`` (m,)."""
     row, m = inner[near[a]], len(near)
@@ -130,7 +171,7 @@ def kernel_row(inner, near, a, decay, out):
             out[i] = np.exp(-decay * max(squared, 0.0))
 
 
-@numba.njit(cache=True)
+@numba.njit(**LENT)
 def subtract(out, share, rows, which, n):
     """``out`` less ``share`` of the first ``n`` of ``rows[which]``; four at a time save memory traffic."""
     size, whole = len(out), n - n % 4
@@ -145,18 +186,17 @@ def subtract(out, share, rows, which, n):
             out[i] -= of_a * a[i]
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _append(row, least, j, n, order, basis, rest, share, y):
+@numba.njit(**LENT)
+def _append(row, least, j, n, order, basis, rest, y):
     """Candidate ``j`` becomes row ``n`` of the factorisation; False when it depends on the rows above."""
-    m, width = len(row), len(row) + n + 1
-    new = basis[n]
+    m, width = len(row), _whole(len(row) + n + 1)
+    new, identity = basis[n, :width], basis[n, m:]
     for i in range(m):
         new[i] = row[i]
-        new[m + i] = 0.0
-    new[m + n] = 1.0
-    for s in range(n):
-        share[s] = basis[s, j]
-    subtract(new[:width], share, basis, order, n)
+    for i in range(len(identity)):
+        identity[i] = 0.0
+    identity[n] = 1.0
+    subtract(new, basis[:, j], basis, order, n)
     if new[j] <= least * row[j]:
         return False
     inverse = 1.0 / np.sqrt(new[j])
@@ -167,21 +207,21 @@ def _append(row, least, j, n, order, basis, rest, share, y):
     return True
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _advance(trial, chosen, n, theta):
-    """Move θ to the passive set's optimum, −trial, or to where a first weight is zero: that member, or −1."""
+@numba.njit(**LENT)
+def _advance(trial, n, weight):
+    """Move the weights to the passive set's optimum, −trial, or to where one is zero: that member, or −1."""
     step, leaving = 1.0, -1
     for r in range(n):
         if trial[r] >= 0:
-            reach = theta[chosen[r]] / (theta[chosen[r]] + trial[r])
+            reach = weight[r] / (weight[r] + trial[r])
             if reach < step:
                 step, leaving = reach, r
     for r in range(n):
-        theta[chosen[r]] -= step * (trial[r] + theta[chosen[r]])
+        weight[r] -= step * (trial[r] + weight[r])
     return leaving
 
 
-@numba.njit(cache=True)
+@numba.njit(**LENT)
 def _reopen(state):
     """What depended on the old passive set need not depend on the new one."""
     for i in range(len(state)):
@@ -189,46 +229,47 @@ def _reopen(state):
             state[i] = OPEN
 
 
-@numba.njit(cache=True)
-def _violation(kernel, target, passive, share, theta, gradient):
-    """Largest violation of: gradient = 0 where θ > 0, no descent elsewhere; by the kernel, not the factor."""
-    gradient[:] = target
-    for r in range(len(passive)):
-        share[r] = theta[passive[r]]
-    subtract(gradient, share, kernel, passive, len(passive))
+@numba.njit(**LENT)
+def _violation(kernel, target, passive, weight, state, gradient):
+    """Largest violation of: gradient = 0 in the passive set, no descent elsewhere; by K, not its factor."""
+    for i in range(len(gradient)):
+        gradient[i] = target[i]
+    subtract(gradient, weight, kernel, passive, len(passive))
     worst = 0.0
     for i in range(len(gradient)):
-        worst = max(worst, abs(gradient[i]) if theta[i] > 0 else gradient[i])
+        worst = max(worst, abs(gradient[i]) if state[i] == PASSIVE else gradient[i])
     return worst
 
 
-@numba.njit(cache=True)
-def _refine(inverse, passive, gradient, step, theta):
+@numba.njit(**LENT)
+def _refine(inverse, passive, gradient, step, weight):
     """One Newton step θ + K⁻¹·gradient on the passive set, K⁻¹ = L⁻ᵀL⁻¹; False where θ would not stay > 0."""
     n = len(passive)
-    step[:n] = 0.0
     for s in range(n):
-        share = 0.0
+        step[s], share = 0.0, 0.0
         for r in range(s + 1):
             share += inverse[s, r] * gradient[passive[r]]
         for r in range(s + 1):
             step[r] += share * inverse[s, r]
     for r in range(n):
-        if theta[passive[r]] + step[r] <= 0:
+        if weight[r] + step[r] <= 0:
             return False
     for r in range(n):
-        theta[passive[r]] += step[r]
+        weight[r] += step[r]
     return True
 
 
-@numba.njit(cache=True)
+@numba.njit(**LENT)
 def _certain(inverse, state, theta, gradient, rounding, tol):
     """Whether no error of ``rounding`` in K and c moves a weight across ``tol`` or a gradient across 0.
 
     To first order weights move by ‖K⁻¹‖ and gradients by 1 + ‖L⁻¹‖ times the error, on the passive set; both
     norms are bounded by the trace of K⁻¹ = ‖L⁻¹‖_F².
     """
-    trace = (inverse * inverse).sum()
+    trace = 0.0
+    for s in range(len(inverse)):
+        for r in range(s + 1):
+            trace += inverse[s, r] * inverse[s, r]
     for i in range(len(theta)):
         if state[i] == PASSIVE:
             if theta[i] - rounding * trace <= tol:

@@ -32,7 +32,7 @@ class Block:
 
     def rows(self, near):
         """Rows of the columns ``near`` (Q, m) of each query's tile."""
-        return self.ids[self.where[:, :1], near]
+        return self.ids[self.where[:, 0]].gather(1, near)
 
 
 def blocks(points, codes, queries, k, block_bytes, threads, single=False, search=nearest):

@@ -94,11 +94,15 @@ class Points:
             out.copy_(self.rows(part))
         return keys
 
-    def project(self, directions):
-        """Coordinates of all rows on unit ``directions`` (d, m): (N, m), right to a few `resolution`s."""
+    def project(self, directions, ids=None):
+        """Coordinates of the rows at ``ids``, all by default, on unit ``directions`` (d, m): (n, m) float64.
+
+        They are right to a few `resolution`s.
+        """
+        ids = slice(None) if ids is None else ids
         if self.kernel == "cosine" and self.ordinary:  # without a float64 copy
-            return (self.raw @ directions.to(self.raw)).double() / self.norm
-        blocks = torch.arange(len(self), device=self.device).split(8192)
+            return (self.raw[ids] @ directions.to(self.raw)).double() / self.norm[ids]
+        blocks = torch.arange(len(self), device=self.device)[ids].split(8192)
         return torch.cat([self.rows(rows) @ directions for rows in blocks])
 
     def gram(self, ids, dtype=torch.float64, center=False):
@@ -195,12 +199,16 @@ def _norms(raw, peak):
 
 @numba.njit(cache=True, fastmath={"reassoc", "contract"})
 def _squares(raw, out):
-    """Float64 squared norms of float32 rows, in one pass."""
-    for i in range(len(raw)):
-        row, total = raw[i], 0.0
-        for t in range(len(row)):  # not over the values: that loop is not vectorised
-            total += np.float64(row[t]) * np.float64(row[t])
-        out[i] = total
+    """Float64 squared norms of float32 rows, in one pass: four rows at a time arrive faster from memory."""
+    last = len(raw) - 1
+    for i in range(0, len(raw), 4):
+        j, k, m = min(i + 1, last), min(i + 2, last), min(i + 3, last)
+        a, b, c, d = raw[i], raw[j], raw[k], raw[m]
+        of_a = of_b = of_c = of_d = 0.0
+        for t in range(len(a)):  # not over the values: that loop is not vectorised
+            x, y, z, w = np.float64(a[t]), np.float64(b[t]), np.float64(c[t]), np.float64(d[t])
+            of_a, of_b, of_c, of_d = of_a + x * x, of_b + y * y, of_c + z * z, of_d + w * w
+        out[i], out[j], out[k], out[m] = of_a, of_b, of_c, of_d
 
 
 def _in_blocks(raw, peak, rows=8192):
