@@ -206,9 +206,8 @@ def _deterministic(device):
     filled = deterministic.fill_uninitialized_memory
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        deterministic.fill_uninitialized_memory = (
-            False  # half of all launches, and nothing reads what they fill
-        )
+        # Torch would fill all fresh memory, with half of all launches; nothing here reads what was not written.
+        deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
