@@ -206,7 +206,7 @@ def _deterministic(device):
     filled = deterministic.fill_uninitialized_memory
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Torch would fill all fresh memory, with half of all launches; nothing here reads what was not written.
+        # Torch would fill fresh memory, with half of all launches; nothing here reads what was not written.
         deterministic.fill_uninitialized_memory = False
     try:
         yield
