@@ -35,6 +35,13 @@ def pictures(per_class=4, classes=10, seed=0):
     return Images.from_tensor(torch.as_tensor(pixels.astype(np.uint8)), labels)
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Manifolds of six points."""
+    for size, value in (("PER_CLASS", 6), ("N_VIEWS", 6), ("K", 5)):
+        monkeypatch.setattr(publish, size, value)
+
+
 def tiny(name, seed=0):
     """The zoo's configuration of a run, cut down to three steps."""
     return varied(zoo_config(name, seed), n_views=96, batch=16)
@@ -114,10 +121,7 @@ def test_how_long_a_run_takes_is_told_from_those_that_were_timed(tmp_path, monke
     assert pocket._minutes("dino") == pocket._minutes("moco-v1") == 7.5, "on one core"
 
 
-def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "PER_CLASS", 6)
-    monkeypatch.setattr(publish, "N_VIEWS", 6)
-    monkeypatch.setattr(publish, "K", 5)
+def test_publishing_a_run_writes_what_the_book_and_the_loader_read(few, tmp_path, monkeypatch):
     trainer = Trainer(tiny("supervised"), pictures(), tmp_path / "run")
     trainer.run(progress=False, snapshots=(0, 1, 2, 3, trainer.steps))
     images = pictures(per_class=6), pictures(per_class=6, seed=1)
@@ -157,10 +161,7 @@ def test_publishing_a_run_writes_what_the_book_and_the_loader_read(tmp_path, mon
         mgm.load_model("pocket:supervised")
 
 
-def test_verifying_passes_on_what_was_published_and_names_what_was_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(publish, "PER_CLASS", 6)
-    monkeypatch.setattr(publish, "N_VIEWS", 6)
-    monkeypatch.setattr(publish, "K", 5)
+def test_verifying_passes_on_what_was_published_and_names_what_was_not(few, tmp_path, monkeypatch, capsys):
     Trainer(tiny("byol"), pictures(), tmp_path / "run").run(progress=False)
     images = pictures(per_class=6)
     publish.publish("byol", tmp_path / "run", images, images, tmp_path)
@@ -177,10 +178,7 @@ def test_verifying_passes_on_what_was_published_and_names_what_was_not(tmp_path,
         script.verify(asked)
 
 
-def test_a_run_that_is_repeated_is_set_beside_its_record(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(publish, "PER_CLASS", 6)
-    monkeypatch.setattr(publish, "N_VIEWS", 6)
-    monkeypatch.setattr(publish, "K", 5)
+def test_a_run_that_is_repeated_is_set_beside_its_record(few, tmp_path, monkeypatch, capsys):
     images = pictures(per_class=6)
     Trainer(tiny("byol"), images, tmp_path / "run").run(progress=False)
     assert repeated(tmp_path).empty
