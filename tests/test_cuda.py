@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import mgmlib as mgm
-from mgmlib.data.images import Images
 from mgmlib.pretrain.config import Config
 from mgmlib.pretrain.methods import METHODS
 from mgmlib.pretrain.train import Trainer
+from tests.test_pretrain_train import squares
+from tests.truth import weight_matrix
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 N = 1024  # images: more than any method clusters them into
@@ -18,11 +19,7 @@ N = 1024  # images: more than any method clusters them into
 
 @pytest.fixture(scope="module")
 def images():
-    rng = np.random.default_rng(0)
-    labels = np.arange(N) % 4
-    colors = rng.integers(0, 256, (4, 3, 1, 1))
-    pixels = np.clip(colors[labels] + rng.normal(0, 40, (N, 3, 32, 32)), 0, 255).astype(np.uint8)
-    return Images.from_tensor(torch.as_tensor(pixels), labels, name="squares")
+    return squares(N)
 
 
 def sheets(n, d=64, seed=0):
@@ -31,13 +28,6 @@ def sheets(n, d=64, seed=0):
     planes = rng.standard_normal((8, 6, d))
     z = np.einsum("nk,nkd->nd", rng.standard_normal((n, 6)), planes[np.arange(n) % 8])
     return (z + 0.05 * rng.standard_normal((n, d))).astype(np.float32)
-
-
-def dense(graph, n):
-    """Weights (Q, n) of every point for each query."""
-    weights = np.zeros((len(graph.queries), n + 1))
-    np.put_along_axis(weights, graph.indices, graph.weights, 1)  # −1, no candidate, goes to the last column
-    return weights[:, :n]
 
 
 @pytest.mark.parametrize("kernel", [{"kernel": "cosine"}, {"kernel": "rbf", "bandwidth": 5.0}])
@@ -49,7 +39,9 @@ def test_the_graph_is_the_cpu_s(n, grouped, solver, kernel):
     ours = mgm.nnk(z, 30, device="cuda", **options)
     theirs = mgm.nnk(z, 30, **options | {"solver": "exact"})
     assert ours.settings["engine"] == "torch" and ours.converged.all()
-    found, expected = (dense(graph, n) for graph in (ours, theirs))  # float32 may swap tied candidates
+    found, expected = (
+        weight_matrix(graph, n) for graph in (ours, theirs)
+    )  # float32 may swap tied candidates
     np.testing.assert_array_equal(found > 1e-6, expected > 1e-6)
     np.testing.assert_allclose(found, expected, atol=1e-7 if solver == "exact" else 1e-3)
     for metric in (mgm.diameter, mgm.affinity):

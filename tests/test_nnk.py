@@ -13,18 +13,10 @@ from hypothesis import strategies as st
 import mgmlib as mgm
 from mgmlib.graph import authors, grams, lawson_hanson, tableau, tiles
 from mgmlib.graph.points import check_points
-from tests.truth import clustered, known_neighborhoods, reference_weights, rotation
+from tests.truth import clustered, known_neighborhoods, reference_weights, rotation, weight_matrix
 
 ENGINES = ["numba", "torch"]
 seeds = st.integers(0, 2**32 - 1)
-
-
-def weight_matrix(graph, n):
-    """Dense (Q, n) weights, so that graphs with other candidate orders can be compared."""
-    dense = np.zeros((len(graph.queries), n))
-    rows, columns = np.nonzero(graph.indices >= 0)
-    dense[rows, graph.indices[rows, columns]] = graph.weights[rows, columns]
-    return dense
 
 
 @pytest.mark.parametrize("engine", ENGINES)

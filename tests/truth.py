@@ -43,6 +43,14 @@ def reference_weights(z, q, candidates):
     return nnls(phi[candidates].T, phi[q])[0]
 
 
+def weight_matrix(graph, n):
+    """Dense (Q, n) weights, so that graphs with other candidate orders can be compared."""
+    dense = np.zeros((len(graph.queries), n))
+    rows, columns = np.nonzero(graph.indices >= 0)
+    dense[rows, graph.indices[rows, columns]] = graph.weights[rows, columns]
+    return dense
+
+
 def reference_metrics(graph, z):
     """Diameter and affinity by loops over points, with orthonormal bases in the full space."""
     z = np.asarray(z, float)
