@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mgmlib as mgm
-from mgmlib.graph.duplicates import _directions, representatives
+from mgmlib.graph.duplicates import FEW, _directions, _first_line, representatives
 from mgmlib.graph.points import check_points
 
 CASES = int(os.environ.get("CASES", 150))  # of adversarial sets; `make cases` draws 10,000
@@ -83,11 +83,34 @@ def test_rows_that_meet_on_the_first_line_are_told_apart_by_the_others(dtype):
     """Every row lies at the same place on the first line; true copies of some are found all the same."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((60, 32))
-    line = _directions(check_points(z.astype(dtype)))[:, 0].numpy()
+    line = _directions(check_points(z.astype(dtype)), columns=32, count=1)[:, 0].numpy()
     z -= np.outer(z @ line, line)
     z = (z / np.linalg.norm(z, axis=1, keepdims=True) + line)[np.r_[:60, :10]]
     groups = np.zeros(70, dtype=np.int64)
     np.testing.assert_array_equal(representatives(check_points(z.astype(dtype)), groups), np.r_[:60, :10])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_agree_in_the_first_columns_are_told_apart_by_the_rest(dtype):
+    """Images with an empty border: a line through few columns says nothing, and all columns are looked at."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((300, FEW + 100)).astype(dtype)
+    z[:, :FEW] = 0
+    z = z[np.r_[:300, :10]]
+    points, groups = check_points(z), np.zeros(310, dtype=np.int64)
+    line, order = _first_line(points, groups, reach=8 * points.resolution)
+    assert (np.diff(np.sort(line[:300])) > 0).all() and (np.diff(line[order]) >= 0).all()
+    np.testing.assert_array_equal(representatives(points, groups), np.r_[:300, :10])
+
+
+@pytest.mark.parametrize("columns", [3, FEW, FEW + 1, 4 * FEW])
+def test_copies_are_found_at_any_width(columns):
+    """Fewer, as many and more columns than the first line weighs; rows may differ in the last one alone."""
+    z = np.random.default_rng(0).standard_normal((50, columns)).astype(np.float32)
+    z[1], z[3] = z[0], z[2]
+    z[3, -1] += 0.1
+    first = representatives(check_points(z), np.zeros(50, dtype=np.int64))
+    np.testing.assert_array_equal(np.flatnonzero(first != np.arange(50)), [1])
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])

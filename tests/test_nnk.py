@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mgmlib as mgm
-from mgmlib.graph import authors, grams, lawson_hanson, tableau, tiles
+from mgmlib.graph import authors, fused, grams, lawson_hanson, tableau, tiles
 from mgmlib.graph.points import check_points
 from tests.truth import clustered, known_neighborhoods, reference_weights, rotation, weight_matrix
 
@@ -302,3 +302,14 @@ def test_authors_rule_says_where_a_factor_failed():
     assert not sound.item()
     _, sound = authors.solve(torch.eye(3, dtype=torch.float64)[None], torch.full((1, 3), 0.5).double(), 1e-6)
     assert sound.item()
+
+
+@pytest.mark.parametrize("n", [3, 8, 9, 50, 51])
+@pytest.mark.parametrize("values", [2, 5, 10**9])
+def test_members_of_a_group_are_ranked_best_first_ties_by_row(n, values):
+    rng = np.random.default_rng(n)
+    for query in (0, n // 2, n - 1):
+        score, near = rng.integers(values, size=n).astype(float), np.full(n - 1, -1)
+        expected = np.argsort(-score, kind="stable")
+        fused._rank(score, query, near)
+        np.testing.assert_array_equal(near, expected[expected != query])

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 LINES = 4  # random directions on which a pair must agree before its distance is computed
+FEW = 64  # columns that the first direction has weights on, where these tell rows apart
+CROWD = 8  # rows as close as copies on the first line that do not: then all columns are looked at
 
 
 def representatives(points, codes):
@@ -22,13 +24,11 @@ def representatives(points, codes):
     -------
     (N,) int64: for each row the first row that is the same point (itself when there is none before it).
     """
-    directions = _directions(points)
-    line = points.project(directions[:, :1])[:, 0].cpu().numpy()
     radius = 2 * points.resolution
     reach = 4 * radius  # on the lines, whose coordinates are rounded too
-    parent, order, gap = np.arange(len(points)), np.lexsort((line, codes)), 1
+    parent, (line, order), gap = np.arange(len(points)), _first_line(points, codes, reach), 1
     left, right = _close(order, gap, line, codes, reach)
-    lines = _others(points, directions[:, 1:], np.union1d(left, right))
+    lines = _others(points, np.union1d(left, right))
     while len(left):  # each row against its gap-th follower, until no pair is close enough
         near = (np.abs(lines[right] - lines[left]) <= reach).all(1)
         left, right = _confirm(points, left[near], right[near], radius)
@@ -40,6 +40,20 @@ def representatives(points, codes):
     return parent
 
 
+def _first_line(points, codes, reach):
+    """Coordinates (N,) of the rows on a line, and their order by group and line.
+
+    A line through few columns takes little reading; one through all is safe where rows agree in those.
+    """
+    d = points.raw.shape[1]
+    for columns in (FEW, d) if d > FEW else (d,):
+        line = points.project(_directions(points, columns, 1))[:, 0].cpu().numpy()
+        order = np.lexsort((line, codes))
+        if not len(_close(order, CROWD, line, codes, reach)[0]):
+            break
+    return line, order
+
+
 def _close(order, gap, line, codes, reach):
     """Rows and their ``gap``-th followers in ``order`` that share a group and lie close on the line."""
     left, right = order[:-gap], order[gap:]
@@ -47,19 +61,20 @@ def _close(order, gap, line, codes, reach):
     return left[near], right[near]
 
 
-def _others(points, directions, suspects):
-    """Coordinates (N, m) of the ``suspects`` on the other lines: who is close to none needs none."""
-    lines = np.zeros((len(points), directions.shape[1]))
+def _others(points, suspects):
+    """Coordinates (N, LINES − 1) of the ``suspects`` on other lines: who is close to none needs none."""
+    lines = np.zeros((len(points), LINES - 1))
     if len(suspects):
         ids = torch.as_tensor(suspects, device=points.device)
+        directions = _directions(points, points.raw.shape[1], LINES - 1)
         lines[suspects] = points.project(directions, ids).cpu().numpy()
     return lines
 
 
-def _directions(points):
-    """`LINES` fixed random unit vectors: (d, LINES) float64."""
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(points.raw.shape[1], LINES, generator=generator, dtype=torch.float64)
+def _directions(points, columns, count):
+    """Fixed random unit vectors that weigh the first columns: (columns, count) float64."""
+    generator = torch.Generator().manual_seed(count)
+    directions = torch.randn(columns, count, generator=generator, dtype=torch.float64)
     return (directions / directions.norm(dim=0)).to(points.device)
 
 

@@ -88,7 +88,7 @@ def _centre(rows, n, size):
             row[t] -= mean[t]
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract"})
+@numba.njit(cache=True, forceinline=True, fastmath={"reassoc", "contract"})
 def _nine(rows, i, j, size, out):
     """Add the nine products of three rows from ``i`` on with three from ``j`` on, their first columns."""
     a, b, c = rows[i, :size], rows[i + 1, :size], rows[i + 2, :size]

@@ -10,7 +10,10 @@ STEPS = 10  # at most STEPS · k pivots a point; the mean is about the number of
 COSINE = 0.0  # in the place of the RBF decay
 OPEN, PASSIVE, PASSED_OVER = 0, 1, 2  # states of a candidate
 VECTOR = 8  # rows of the factorisation are worked on in multiples of it: remainders cost more than zeros
-LENT = dict(cache=True, error_model="numpy", _nrt=False)  # arrays are lent: to count references took a fifth
+LENT = dict(  # arrays are lent: to count references took a fifth
+    cache=True, error_model="numpy", fastmath={"contract"}, _nrt=False
+)
+WITHIN = LENT | {"forceinline": True}  # one problem calls it a dozen times: to hand over arrays took a fifth
 
 
 def solve(kernel, target, threads):
@@ -132,7 +135,7 @@ def _descend(kernel, known, inner, near, decay, target, least, basis, rest, weig
     return n
 
 
-@numba.njit(**LENT)
+@numba.njit(**WITHIN)
 def _restart(target, gradient, trial):
     """What is left to explain before the first member."""
     for i in range(len(gradient)):
@@ -146,7 +149,7 @@ def _whole(size):
     return (size + VECTOR - 1) // VECTOR * VECTOR
 
 
-@numba.njit(**LENT)
+@numba.njit(**WITHIN)
 def _steepest(gradient, state):
     """The open candidate whose weight should grow most, the first of equals; −1 when none should grow."""
     bits, best = gradient.view(np.int64), 0
@@ -171,7 +174,7 @@ def kernel_row(inner, near, a, decay, out):
             out[i] = np.exp(-decay * max(squared, 0.0))
 
 
-@numba.njit(**LENT)
+@numba.njit(**WITHIN)
 def subtract(out, share, rows, which, n):
     """``out`` less ``share`` of the first ``n`` of ``rows[which]``; four at a time save memory traffic."""
     size, whole = len(out), n - n % 4
@@ -186,7 +189,7 @@ def subtract(out, share, rows, which, n):
             out[i] -= of_a * a[i]
 
 
-@numba.njit(**LENT)
+@numba.njit(**WITHIN)
 def _append(row, least, j, n, order, basis, rest, y):
     """Candidate ``j`` becomes row ``n`` of the factorisation; False when it depends on the rows above."""
     m, width = len(row), _whole(len(row) + n + 1)
@@ -207,7 +210,7 @@ def _append(row, least, j, n, order, basis, rest, y):
     return True
 
 
-@numba.njit(**LENT)
+@numba.njit(**WITHIN)
 def _advance(trial, n, weight):
     """Move the weights to the passive set's optimum, −trial, or to where one is zero: that member, or −1."""
     step, leaving = 1.0, -1

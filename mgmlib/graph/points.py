@@ -95,15 +95,15 @@ class Points:
         return keys
 
     def project(self, directions, ids=None):
-        """Coordinates of the rows at ``ids``, all by default, on unit ``directions`` (d, m): (n, m) float64.
+        """Coordinates of the rows at ``ids``, all by default, on unit ``directions`` (c, m): (n, m) float64.
 
-        They are right to a few `resolution`s.
+        Directions weigh the first c columns. Coordinates are right to a few `resolution`s.
         """
-        ids = slice(None) if ids is None else ids
+        ids, columns = slice(None) if ids is None else ids, len(directions)
         if self.kernel == "cosine" and self.ordinary:  # without a float64 copy
-            return (self.raw[ids] @ directions.to(self.raw)).double() / self.norm[ids]
+            return (self.raw[ids, :columns] @ directions.to(self.raw)).double() / self.norm[ids]
         blocks = torch.arange(len(self), device=self.device)[ids].split(8192)
-        return torch.cat([self.rows(rows) @ directions for rows in blocks])
+        return torch.cat([self.rows(rows)[:, :columns] @ directions for rows in blocks])
 
     def gram(self, ids, dtype=torch.float64, center=False):
         """Inner products of the rows at ``ids`` (G, n), less their mean on request: (G, n, n) ``dtype``.
@@ -130,7 +130,7 @@ class Points:
     def kernel_values(self, gram, left, right):
         """Kernel values from inner products and the squared norms ``left``, ``right`` of their sides."""
         if self.kernel == "cosine":
-            return 0.5 + 0.5 * gram
+            return (0.5 * gram).add_(0.5)
         squared = (left + right - 2 * gram).clamp_min(0)
         return torch.exp(squared / (-2 * self.bandwidth**2))
 
