@@ -78,8 +78,10 @@ def reached(peaks, count):
         return peaks.dtype.type(-np.inf)
     few = width // max(1, min(FOLD, width // (2 * count)))
     folded = peaks[:few].copy()
-    for c in range(few, width):
-        folded[c % few] = max(folded[c % few], peaks[c])
+    for start in range(few, width, few):
+        part = peaks[start : start + few]
+        for c in range(len(part)):
+            folded[c] = max(folded[c], part[c])
     return _select(folded, few - count)
 
 

@@ -128,15 +128,18 @@ def _collect(bits, ids, offset, error, wide, pool, found):
         score = _widened(bits[at])
         score[ids[at]] = -np.inf
         peaks = peaks_of(score, offset, wide)
-        least = reached(peaks, wide) - 2 * error[at]
-        count = 0
-        for c in range(len(peaks)):
-            if peaks[c] >= least:
-                for j in range(c, len(score), len(peaks)):
-                    if score[j] - offset[j] >= least:
-                        if count < pool.shape[1]:
-                            pool[at, count] = j
-                        count += 1
+        least, listed = reached(peaks, wide) - 2 * error[at], pool[at]
+        high, highs, count = np.empty(len(peaks), np.int64), 0, 0
+        for c in range(len(peaks)):  # written first, counted if true: no branch to be mistaken about
+            high[highs] = c
+            highs += peaks[c] >= least
+        for c in high[:highs]:
+            for j in range(c, len(score), len(peaks)):
+                if count < len(listed):
+                    listed[count] = j
+                count += score[j] - offset[j] >= least
+        if count < len(listed):
+            listed[count] = -1
         found[at] = count
 
 
