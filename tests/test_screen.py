@@ -55,7 +55,7 @@ def test_a_screened_search_is_the_full_search(screening, shift, block_bytes, dty
     z = (clustered(1500, 64, np.random.default_rng(5), clusters=12) + shift).astype(dtype)
     z *= np.random.default_rng(6).uniform(0.5, 2, (len(z), 1)) if kernel["kernel"] == "cosine" else 1
     near, score, _ = search(z, 12, getattr(torch, dtype.__name__), block_bytes, **kernel)
-    assert screening[-1][0] is not None
+    assert screening[-1] is not None
     true = scores(z, kernel)
     expected = np.sort(true, axis=1)[:, : -12 - 1 : -1]
     atol = 1e-5 * abs(expected).max() if dtype is np.float32 else 1e-9
@@ -97,7 +97,7 @@ def test_rows_with_too_many_candidates_are_searched_in_full(screening):
     z = z.astype(np.float32)
     near, _, _ = search(z, 10, kernel="rbf", bandwidth=5.0)
     tiles, doubt = screening[-1]
-    assert tiles is not None and np.isin(np.arange(800, 920), doubt).all() and len(doubt) < 150
+    assert tiles and np.isin(np.arange(800, 920), doubt).all() and len(doubt) < 150
     true = scores(z, {"kernel": "rbf", "bandwidth": 5.0})
     expected = np.sort(true, axis=1)[:, :-11:-1]
     np.testing.assert_allclose(np.take_along_axis(true, near.numpy(), 1), expected, atol=1e-4)
@@ -107,7 +107,7 @@ def test_no_structure_no_screen(screening):
     """Isotropic points share no neighbourhoods: the full products are the shorter way."""
     z = np.random.default_rng(10).standard_normal((1500, 64)).astype(np.float32)
     near, _, kept = search(z, 12)
-    assert screening[-1] == (None, None) and kept is not None
+    assert screening[-1] is None and kept is not None
     true = scores(z, {"kernel": "cosine"})
     np.testing.assert_array_equal(near, np.argsort(-true, axis=1)[:, :12])
 
@@ -116,19 +116,19 @@ def test_no_structure_no_screen(screening):
 def test_small_sets_are_not_screened(screening, monkeypatch, attribute, value):
     monkeypatch.setattr(screen_module, attribute, value)
     search(clustered(400, 32, np.random.default_rng(0)).astype(np.float32), 5)
-    assert screening == [(None, None)]
+    assert screening == [None]
 
 
 def test_lists_that_do_not_fit_are_not_made(screening):
     z = clustered(400, 32, np.random.default_rng(0)).astype(np.float32)
     search(z, 5, block_bytes=2**15)
-    assert screening == [(None, None)]
+    assert screening == [None]
 
 
 def test_slow_half_precision_is_not_used(screening, monkeypatch):
     monkeypatch.setattr(screen_module, "half_gain", lambda threads: 1.0)
     search(clustered(400, 32, np.random.default_rng(0)).astype(np.float32), 5)
-    assert screening == [(None, None)]
+    assert screening == [None]
 
 
 @pytest.mark.parametrize("solver", ["exact", "certified"])
@@ -138,10 +138,10 @@ def test_graphs_are_the_same_with_and_without(screening, monkeypatch, solver):
     z[rng.permutation(1500)[:100]] = z[0]
     some = np.sort(rng.permutation(1500)[:1100])
     screened = mgm.nnk(z, 15, solver=solver, queries=some)
-    assert screening[-1][0] is not None
+    assert screening[-1] is not None
     monkeypatch.setattr(screen_module, "half_gain", lambda threads: 1.0)
     direct = mgm.nnk(z, 15, solver=solver, queries=some)
-    assert screening[-1][0] is None
+    assert screening[-1] is None
     np.testing.assert_array_equal(screened.indices, direct.indices)
     np.testing.assert_array_equal(screened.support, direct.support)
 

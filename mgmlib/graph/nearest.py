@@ -45,10 +45,9 @@ def nearest(points, group, queries, wide, dtype, block_bytes, threads):
     if device.type != "cpu":
         return *_by_topk(keys, half, own, wide, block_bytes), None
     few = len(queries) < FEW * n
-    if not few:
-        tiles, doubt = screen(keys, half, own, wide, points.rounding[0], block_bytes, threads)
-        if tiles is not None:
-            return *_by_tiles(keys, half, own, wide, tiles, doubt, threads), None
+    screened = None if few else screen(keys, half, own, wide, points.rounding[0], block_bytes, threads)
+    if screened:
+        return *_by_tiles(keys, half, own, wide, *screened, threads), None
     near, score = _empty(n, wide, half)
     lists = half.numpy(), score, near, threads
     products = _one_way(keys, own, lists) if few else _all_ways(keys, block_bytes, lists)

@@ -37,22 +37,22 @@ def screen(keys, half, own, wide, rounding, block_bytes, threads):
     Returns
     -------
     tiles : list of (members, inside), as `surroundings` gives them. doubt : (D,) int64 tensor, queries with
-        too many candidates to list. None, None where all this would not be faster.
+        too many candidates to list. None instead of both where all this would not be faster.
     """
     n, listed = len(keys), 8 * ROOMY * wide * len(keys)
     small = n < LEAST_ROWS or keys.shape[1] < LEAST_WIDTH
     if small or listed > block_bytes or half_gain(threads) < LEAST_GAIN:
-        return None, None
+        return None
     coarse = _Coarse.of(keys, half, rounding, wide, threads)
     if not coarse.promising():
-        return None, None
+        return None
     pool, found = coarse.candidates_of_all(block_bytes)
     over = found > pool.shape[1]
     pool[over] = -1
     queries = own.numpy()
     tiles = surroundings(queries[~over[queries]], pool, hops=1)
     work = sum(len(members) ** 2 for members, _ in tiles) + n * over[queries].sum()
-    return (tiles, own[torch.from_numpy(over[queries])]) if work <= CLOSE * n * n else (None, None)
+    return (tiles, own[torch.from_numpy(over[queries])]) if work <= CLOSE * n * n else None
 
 
 @dataclass(frozen=True)
