@@ -3,6 +3,8 @@
 import numba
 import numpy as np
 
+from mgmlib.graph.lawson_hanson import LENT, WITHIN, subtract
+
 LANES = 8  # numbers that a vectorised loop takes at once
 
 
@@ -33,31 +35,37 @@ def affinities(gram, neighbors, counts, queries, relative, rounding, out):
     """
     groups, n, width = neighbors.shape
     bases = np.zeros((groups, n, width, width))  # orthonormal bases as coefficients on the differences
-    projectors = np.empty((groups, n, width + 1, width + 1))  # on their spans, as coefficients on the points
+    wide = _padded(width + 1, LANES)
+    projectors = np.zeros((groups, n, wide, wide))  # on their spans, by points; their lower half
     ranks = np.zeros((groups, n), np.int64)
     for at in numba.prange(groups * n):
         t, p = at // n, at % n
         near = neighbors[t, p, : counts[t, p]]
         if len(near):
-            ranks[t, p] = _basis(gram[t], near, p, relative, rounding[t], bases[t, p])
-            _projector(bases[t, p, : ranks[t, p]], len(near), projectors[t, p])
+            size, padded = len(near), _padded(len(near), LANES)
+            inside, rows = np.zeros((size, padded)), np.empty((size, 2 * padded))
+            _differences(gram[t], near, p, near, inside)
+            cuts, work = (relative, rounding[t]), (np.empty(size), rows, np.arange(size))
+            ranks[t, p] = _basis(inside, *cuts, *work, bases[t, p])
+            rows = np.zeros((_padded(size, 4), _padded(size + 1, LANES)))
+            _projector(bases[t, p, : ranks[t, p]], size, rows, projectors[t, p])
     for at in numba.prange(len(queries)):
         t, q = queries[at]
         basis = bases[t, q, : ranks[t, q]]
         out[at] = _mean_affinity(gram[t], neighbors[t], counts[t], basis, projectors[t], ranks[t], q)
 
 
-@numba.njit(cache=True)
-def _projector(basis, size, out):
-    """CᵀC into ``out``, C the coefficients of the basis on the point itself and its ``size`` neighbours."""
-    row = np.empty(size + 1)
-    out[: size + 1, : size + 1] = 0.0
-    for coefficients in basis:
-        row[0], row[1:] = -coefficients[:size].sum(), coefficients[:size]
-        for a in range(size + 1):
-            share, to = row[a], out[a]
-            for b in range(size + 1):
-                to[b] += share * row[b]
+@numba.njit(**WITHIN)
+def _projector(basis, size, rows, out):
+    """Lower half of CᵀC, C the coefficients of the basis on the point itself and its ``size`` neighbours.
+
+    Written onto zeros; C is made in ``rows``, zeros too, and padded.
+    """
+    for c in range(len(basis)):
+        row = rows[c]
+        for a in range(size):
+            row[0], row[a + 1] = row[0] - basis[c, a], basis[c, a]
+    _lower_half(rows, size + 1, out)
 
 
 @numba.njit(cache=True)
@@ -83,43 +91,71 @@ def _mean_affinity(inner, neighbors, counts, basis, projectors, ranks, q):
         place[0] = slot[p]
         for b in range(counts[p]):
             place[b + 1] = slot[neighbors[p, b]]
-        overlap, projector = 0.0, projectors[p]
-        for a in range(counts[p] + 1):
-            i = place[a]
-            overlap += projector[a, a] * products[i, i]
-            for b in range(a):
-                j = place[b]
-                overlap += 2.0 * projector[a, b] * products[max(i, j), min(i, j)]
+        overlap = _overlap(projectors[p], products, place, counts[p] + 1)
         total += np.sqrt(min(max(overlap / min(rank, ranks[p]), 0.0), 1.0))
         defined += 1
     return total / defined if defined else np.nan
 
 
+@numba.njit(**WITHIN)
+def _overlap(projector, products, place, size):
+    """Σ P_ij M_ij over the first ``size`` places of the products, whose lower half is at hand."""
+    overlap = 0.0
+    for a in range(size):
+        i = place[a]
+        overlap += projector[a, a] * products[i, i]
+        for b in range(a):
+            j = place[b]
+            overlap += 2.0 * projector[a, b] * products[max(i, j), min(i, j)]
+    return overlap
+
+
 @numba.njit(cache=True)
 def _products(inner, own, q, basis, columns):
-    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`.
-
-    Four terms and two rows at once; rows are padded, for what a vectorised loop leaves over is slow.
-    """
-    size, of_query = len(columns), inner[q]
+    """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`; rows are padded."""
+    size = len(columns)
     width = _padded(size, LANES)
-    inside = np.zeros((_padded(len(own), 4), width))  # ⟨z_i − z_q, z_j − z_q⟩ for the neighbours i
+    inside, share = np.zeros((_padded(len(own), 4), width)), np.zeros(_padded(len(own), 4))
+    along, products = np.zeros((_padded(len(basis), 4), width)), np.zeros((_padded(size, 2), width))
+    _differences(inner, own, q, columns, inside)
+    _coordinates(basis, len(own), inside, share, along)
+    _lower_half(along, size, products)
+    return products
+
+
+@numba.njit(**WITHIN)
+def _differences(inner, own, q, columns, out):
+    """⟨z_i − z_q, z_j − z_q⟩ for the neighbours i of q and the ``columns`` j."""
+    of_query = inner[q]
     for i in range(len(own)):
-        row, to = inner[own[i]], inside[i]
+        row, to = inner[own[i]], out[i]
         shift = of_query[q] - row[q]
-        for u in range(size):
+        for u in range(len(columns)):
             to[u] = row[columns[u]] - of_query[columns[u]] + shift
-    along, share = np.zeros((_padded(len(basis), 4), width)), np.zeros(len(inside))
+
+
+@numba.njit(**WITHIN)
+def _coordinates(basis, size, inside, share, out):
+    """Sums of the rows ``inside``, weighed by the first ``size`` coefficients of each basis row, onto zeros.
+
+    Four terms at once; rows are padded, for what a vectorised loop leaves over is slow.
+    """
     for c in range(len(basis)):
-        share[: len(own)], to = basis[c, : len(own)], along[c]
+        for i in range(size):
+            share[i] = basis[c, i]
+        to = out[c]
         for i in range(0, len(inside), 4):
             x, y, z, w = inside[i], inside[i + 1], inside[i + 2], inside[i + 3]
             of_x, of_y, of_z, of_w = share[i], share[i + 1], share[i + 2], share[i + 3]
-            for u in range(width):
+            for u in range(len(to)):
                 to[u] += of_x * x[u] + of_y * y[u] + of_z * z[u] + of_w * w[u]
-    products = np.zeros((_padded(size, 2), width))
+
+
+@numba.njit(**WITHIN)
+def _lower_half(along, size, out):
+    """Inner products among the first ``size`` columns, onto zeros: four terms and two rows at once."""
     for u in range(0, size, 2):
-        to, next_to, end = products[u], products[u + 1], _padded(u + 2, LANES)
+        to, next_to, end = out[u], out[u + 1], _padded(u + 2, LANES)
         for c in range(0, len(along), 4):
             x, y, z, w = along[c], along[c + 1], along[c + 2], along[c + 3]
             of_x, of_y, of_z, of_w = x[u], y[u], z[u], w[u]
@@ -127,56 +163,41 @@ def _products(inner, own, q, basis, columns):
             for v in range(end):
                 to[v] += of_x * x[v] + of_y * y[v] + of_z * z[v] + of_w * w[v]
                 next_to[v] += to_x * x[v] + to_y * y[v] + to_z * z[v] + to_w * w[v]
-    return products
 
 
-@numba.njit(cache=True)
+@numba.njit(**WITHIN)
 def _padded(size, multiple):
     """The next multiple of ``multiple``."""
     return (size + multiple - 1) // multiple * multiple
 
 
-@numba.njit(cache=True)
-def _difference(inner, i, p, j, q):
-    """⟨z_i − z_p, z_j − z_q⟩."""
-    return inner[i, j] - inner[i, q] - inner[p, j] + inner[p, q]
+@numba.njit(**LENT)
+def _basis(inside, relative, rounding, left, rows, order, basis):
+    """Gram–Schmidt with pivoting on differences, in coefficients; returns the numerical rank.
 
-
-@numba.njit(cache=True)
-def _basis(inner, near, p, relative, rounding, basis):
-    """Gram–Schmidt with pivoting on the differences z_i − z_p, in coefficients; returns the numerical rank.
-
-    Row r of ``basis`` holds the coefficients of the r-th orthonormal direction.
+    ``inside`` (s, w) holds their inner products, padded by zeros. Row r of ``basis`` gets the coefficients of
+    the r-th orthonormal direction. To work in: ``left`` (s,), the squared length of each difference outside
+    the span so far; ``rows`` (s, 2w), the components of the differences along each direction beside its own
+    coefficients; ``order`` (s,), 0…s − 1.
     """
-    size = len(near)
-    left = np.empty(size)  # squared length of each difference outside the span so far
-    along = np.zeros((size, size))  # along[r, j]: component of difference j along direction r
+    size, wide, longest = inside.shape[0], inside.shape[1], 0.0
     for j in range(size):
-        left[j] = _difference(inner, near[j], p, near[j], p)
-    cut = max(relative * left.max(), rounding)
+        left[j] = inside[j, j]
+        longest = max(longest, left[j])
+    cut = max(relative * longest, rounding)
     for rank in range(size):
         pivot = np.argmax(left)
         if left[pivot] <= cut:
             return rank
-        length = np.sqrt(left[pivot])
-        for c in range(size):
-            basis[rank, c] = 0.0
-        basis[rank, pivot] = 1.0
-        for r in range(rank):
-            share, above = along[r, pivot], basis[r]
-            for c in range(size):
-                basis[rank, c] -= share * above[c]
-        for c in range(size):
-            basis[rank, c] /= length
-        new = along[rank]
+        row, inverse = rows[rank], 1.0 / np.sqrt(left[pivot])
+        for j in range(wide):
+            row[j], row[wide + j] = inside[pivot, j], 0.0
+        row[wide + pivot] = 1.0
+        subtract(row, rows[:, pivot], rows, order, rank)
+        for j in range(2 * wide):
+            row[j] *= inverse
         for j in range(size):
-            new[j] = _difference(inner, near[pivot], p, near[j], p)
-        for r in range(rank):
-            share, above = along[r, pivot], along[r]
-            for j in range(size):
-                new[j] -= share * above[j]
-        for j in range(size):
-            new[j] /= length
-            left[j] = max(left[j] - new[j] ** 2, 0.0)
+            left[j] = max(left[j] - row[j] ** 2, 0.0)
+            basis[rank, j] = row[wide + j]
         left[pivot] = 0.0
     return size

@@ -10,6 +10,7 @@ from mgmlib.graph.points import check_points
 from mgmlib.graph.tiles import in_chunks, split_by_size, surroundings
 
 BLOCK_BYTES = 2**28
+CACHED = 2**25  # of groups that are done at once on the CPU: they stay in its cache, and memory is used again
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ def polytopes(graph, z, hops):
     asked = np.zeros(len(points), dtype=bool)
     asked[queries] = True
     small, large = split_by_size(codes, queries)
+    room = CACHED if points.device.type == "cpu" else BLOCK_BYTES
     for groups in small:
         n, width = groups.shape[1], table.shape[1]
-        for ids in in_chunks(groups, 8 * n * (n + 2 * (width + 1) ** 2), BLOCK_BYTES):
+        for ids in in_chunks(groups, 8 * n * (n + 2 * (width + 1) ** 2), room):
             yield _tile(points, ids, table, asked[ids])
     for group in large:
         for members, inside in surroundings(group[asked[group]], table, hops):
@@ -79,9 +81,9 @@ def _neighbor_table(graph, z, n, hops):
     width = max(int(support.sum(1).max()) for _, _, support in pairs)
     table = np.full((n, width), -1)
     for rows, indices, support in pairs:
-        first = np.argsort(~support, axis=1, kind="stable")[:, :width]
-        chosen = np.where(support, indices, -1)
-        table[rows, : first.shape[1]] = np.take_along_axis(chosen, first, 1)
+        (at, column), counts = np.nonzero(support), support.sum(1)
+        place = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table[rows[at], place] = indices[at, column]
     return table
 
 
