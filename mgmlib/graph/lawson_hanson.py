@@ -79,7 +79,7 @@ def solve_one(kernel, known, inner, near, decay, target, rounding, tol, theta):
 @numba.njit(cache=True)
 def workspace(m):
     """What `solve_within` works on for problems of ``m`` candidates, one after the other."""
-    basis, rest = np.empty((m, _whole(2 * m))), np.empty(_whole(2 * m))
+    basis, rest = np.empty((m, padded(2 * m, VECTOR))), np.empty(padded(2 * m, VECTOR))
     weight, y = np.empty(m), np.empty(m)
     return basis, rest, weight, y, np.empty(m, np.int64), np.arange(m), np.empty(m, np.int8)
 
@@ -144,9 +144,10 @@ def _restart(target, gradient, trial):
         trial[i] = 0.0
 
 
-@numba.njit(**LENT)
-def _whole(size):
-    return (size + VECTOR - 1) // VECTOR * VECTOR
+@numba.njit(**WITHIN)
+def padded(size, multiple):
+    """The next multiple of ``multiple``."""
+    return (size + multiple - 1) // multiple * multiple
 
 
 @numba.njit(**WITHIN)
@@ -192,7 +193,7 @@ def subtract(out, share, rows, which, n):
 @numba.njit(**WITHIN)
 def _append(row, least, j, n, order, basis, rest, y):
     """Candidate ``j`` becomes row ``n`` of the factorisation; False when it depends on the rows above."""
-    m, width = len(row), _whole(len(row) + n + 1)
+    m, width = len(row), padded(len(row) + n + 1, VECTOR)
     new, identity = basis[n, :width], basis[n, m:]
     for i in range(m):
         new[i] = row[i]

@@ -3,9 +3,7 @@
 import numba
 import numpy as np
 
-from mgmlib.graph.lawson_hanson import LENT, WITHIN, subtract
-
-LANES = 8  # numbers that a vectorised loop takes at once
+from mgmlib.graph.lawson_hanson import LENT, VECTOR, WITHIN, padded, subtract
 
 
 @numba.njit(parallel=True, cache=True)
@@ -35,19 +33,19 @@ def affinities(gram, neighbors, counts, queries, relative, rounding, out):
     """
     groups, n, width = neighbors.shape
     bases = np.zeros((groups, n, width, width))  # orthonormal bases as coefficients on the differences
-    wide = _padded(width + 1, LANES)
+    wide = padded(width + 1, VECTOR)
     projectors = np.zeros((groups, n, wide, wide))  # on their spans, by points; their lower half
     ranks = np.zeros((groups, n), np.int64)
     for at in numba.prange(groups * n):
         t, p = at // n, at % n
         near = neighbors[t, p, : counts[t, p]]
         if len(near):
-            size, padded = len(near), _padded(len(near), LANES)
-            inside, rows = np.zeros((size, padded)), np.empty((size, 2 * padded))
+            size, length = len(near), padded(len(near), VECTOR)
+            inside, rows = np.zeros((size, length)), np.empty((size, 2 * length))
             _differences(gram[t], near, p, near, inside)
             cuts, work = (relative, rounding[t]), (np.empty(size), rows, np.arange(size))
             ranks[t, p] = _basis(inside, *cuts, *work, bases[t, p])
-            rows = np.zeros((_padded(size, 4), _padded(size + 1, LANES)))
+            rows = np.zeros((padded(size, 4), padded(size + 1, VECTOR)))
             _projector(bases[t, p, : ranks[t, p]], size, rows, projectors[t, p])
     for at in numba.prange(len(queries)):
         t, q = queries[at]
@@ -114,9 +112,9 @@ def _overlap(projector, products, place, size):
 def _products(inner, own, q, basis, columns):
     """Lower half of M (u, u) for the points ``columns`` (u,), see `_mean_affinity`; rows are padded."""
     size = len(columns)
-    width = _padded(size, LANES)
-    inside, share = np.zeros((_padded(len(own), 4), width)), np.zeros(_padded(len(own), 4))
-    along, products = np.zeros((_padded(len(basis), 4), width)), np.zeros((_padded(size, 2), width))
+    width = padded(size, VECTOR)
+    inside, share = np.zeros((padded(len(own), 4), width)), np.zeros(padded(len(own), 4))
+    along, products = np.zeros((padded(len(basis), 4), width)), np.zeros((padded(size, 2), width))
     _differences(inner, own, q, columns, inside)
     _coordinates(basis, len(own), inside, share, along)
     _lower_half(along, size, products)
@@ -155,7 +153,7 @@ def _coordinates(basis, size, inside, share, out):
 def _lower_half(along, size, out):
     """Inner products among the first ``size`` columns, onto zeros: four terms and two rows at once."""
     for u in range(0, size, 2):
-        to, next_to, end = out[u], out[u + 1], _padded(u + 2, LANES)
+        to, next_to, end = out[u], out[u + 1], padded(u + 2, VECTOR)
         for c in range(0, len(along), 4):
             x, y, z, w = along[c], along[c + 1], along[c + 2], along[c + 3]
             of_x, of_y, of_z, of_w = x[u], y[u], z[u], w[u]
@@ -163,12 +161,6 @@ def _lower_half(along, size, out):
             for v in range(end):
                 to[v] += of_x * x[v] + of_y * y[v] + of_z * z[v] + of_w * w[v]
                 next_to[v] += to_x * x[v] + to_y * y[v] + to_z * z[v] + to_w * w[v]
-
-
-@numba.njit(**WITHIN)
-def _padded(size, multiple):
-    """The next multiple of ``multiple``."""
-    return (size + multiple - 1) // multiple * multiple
 
 
 @numba.njit(**LENT)
